@@ -1,0 +1,51 @@
+"""Settings to Gunicorn, and the hooks of src/master.py (in the master) and src/api/worker.py (in the workers).
+
+Gunicorn reads this file by itself when it is started in this folder. Its command line wins over what stands here, but
+hooks have no place on a command line: they hold however it is started.
+
+Never preload_app: gevent patches a worker after the app would have been imported.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from src import master  # noqa: E402
+
+_settings = master.load_settings()
+
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
+workers = _settings.workers
+worker_class = _settings.worker_class
+worker_connections = _settings.worker_connections
+max_requests = _settings.max_requests
+max_requests_jitter = _settings.max_requests_jitter
+timeout = 60  # seconds without a heartbeat of a worker, not the time a request may take
+graceful_timeout = int(_settings.shutdown_grace_seconds) + 5  # the workers end their streams before
+keepalive = 5  # also the time a request's headers may take: never 0
+backlog = 1024
+umask = 0o077
+control_socket_disable = True  # its path is shared by all instances of a user
+sendfile = False
+loglevel = "info"
+reload = _settings.debug
+reload_engine = "poll"
+if os.path.isdir("/dev/shm"):
+    worker_tmp_dir = "/dev/shm"  # the heartbeat must not wait for a disk
+
+on_starting = master.on_starting
+when_ready = master.when_ready
+on_exit = master.on_exit
+
+
+def post_worker_init(worker):
+    from src.api.worker import enter  # only now: gevent has patched what it imports
+
+    enter(worker)
+
+
+def pre_request(worker, request):
+    from src.api.worker import count_request
+
+    count_request(worker)

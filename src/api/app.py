@@ -1,0 +1,38 @@
+"""The Flask app factory. `application` is what Gunicorn serves; `python -m src.api.app` starts development mode."""
+
+import os
+import sys
+from pathlib import Path
+
+import flask
+
+from src.api import chat, completions, failures, models, record, system
+from src.api.draining import refuse_while_stopping
+from src.api.service import Service
+from src.client import ManagerClient
+from src.settings import ROOT, Settings
+
+
+def create_app(settings: Settings) -> flask.Flask:
+    """An app that asks the manager whose socket lies in settings.run_dir. Loads nothing: models live in the runners."""
+    app = flask.Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["service"] = Service(settings, ManagerClient(str(Path(settings.run_dir) / "manager.sock")))
+    app.before_request(record.begin)
+    app.before_request(refuse_while_stopping)
+    app.after_request(record.end)
+    app.register_error_handler(Exception, failures.respond)
+    for module in (chat, completions, models, system):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+def __getattr__(name: str) -> flask.Flask:
+    """Make `application` when Gunicorn asks for it, not when a test imports this module for create_app."""
+    if name == "application":
+        return create_app(Settings.load())
+    raise AttributeError(name)
+
+
+if __name__ == "__main__":
+    os.execv(sys.executable, [sys.executable, str(ROOT / "run.py"), "--mode", "dev"])

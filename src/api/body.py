@@ -1,0 +1,34 @@
+"""Bytes of a request's body to a JSON object. Knows no field of it."""
+
+from typing import Any
+
+import flask
+import msgspec
+from gevent import Timeout
+from werkzeug.exceptions import RequestTimeout, UnsupportedMediaType
+
+from src.errors import InvalidJSON
+
+
+def read_json(timeout: float) -> dict[str, Any]:
+    """The body as a dict; it has `timeout` seconds to arrive.
+
+    msgspec refuses what the standard library lets through: NaN, Infinity, lone surrogates. Raises InvalidJSON, and
+    werkzeug's errors for a wrong media type, a late body or one that is too large.
+    """
+    request = flask.request
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType
+    # gevent sets no bound on a body that trickles in; only a timeout around the whole read does.
+    with Timeout(timeout, RequestTimeout):
+        data = request.get_data(cache=False)
+    if request.content_length is not None and len(data) != request.content_length:
+        raise InvalidJSON(f"The body ended after {len(data)} of the {request.content_length} bytes that Content-Length promised.")
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+        raise InvalidJSON(f"The body is not valid JSON: {reason}.") from error
+    if not isinstance(body, dict):
+        raise InvalidJSON("The body has to be a JSON object.")
+    return body

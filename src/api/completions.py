@@ -1,0 +1,17 @@
+"""POST /v1/completions."""
+
+import flask
+
+from src.api.body import read_json
+from src.api.generate import reply
+from src.api.render import CompletionRenderer
+from src.api.schema import CompletionRequest, parse
+from src.api.service import service
+
+blueprint = flask.Blueprint("completions", __name__)
+
+
+@blueprint.post("/v1/completions")
+def create() -> flask.Response:
+    request = parse(CompletionRequest, read_json(service().settings.body_timeout))
+    return reply(request, CompletionRenderer, "cmpl")

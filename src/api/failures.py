@@ -1,0 +1,67 @@
+"""Turns every failure into an OpenAI error: the one place that does. Knows no route."""
+
+from collections.abc import Iterator
+
+import flask
+import msgspec
+from loguru import logger
+from werkzeug import exceptions as http
+
+from src import errors
+from src.api.record import Record, record
+from src.errors import ClientGone, ServiceError
+
+_CLIENT_CLOSED = 499  # nginx's status for the log: nobody reads this response
+
+_HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
+    404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
+    405: (errors.MethodNotAllowed, "{path} does not take {method}."),
+    408: (errors.BodyTimeout, "The request's body did not arrive in time."),
+    413: (errors.BodyTooLarge, "The request's body is larger than MAX_BODY_BYTES allows."),
+    415: (errors.UnsupportedMediaType, "The body has to be JSON: send Content-Type: application/json."),
+}
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """The error to answer with. One that is nobody's fault but ours is logged with its traceback, and told without."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, http.HTTPException) and error.code is not None:
+        kind, text = _HTTP_ERRORS.get(error.code, (errors.InvalidValue, "The request is not valid HTTP: " + (error.description or "")))
+        return kind(text.format(method=flask.request.method, path=flask.request.path[:200]))
+    logger.opt(exception=error).error("A request failed")
+    return errors.InternalError("The server made a mistake. Its errors.log says which, under this response's X-Request-ID.")
+
+
+def respond(error: Exception) -> flask.Response:
+    """The response for an error raised before any byte of a response was sent."""
+    if isinstance(error, ClientGone):
+        record().error = "client_gone"
+        return flask.Response(status=_CLIENT_CLOSED)
+    failure = as_service_error(error)
+    record().error = failure.code
+    response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
+    if isinstance(error, http.HTTPException):
+        response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
+    if failure.status in (408, 413):
+        response.headers["Connection"] = "close"  # what is left of the body is not worth reading
+    return response
+
+
+def events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks of a response that has begun; a failure becomes its last server-sent event, without [DONE]."""
+    of = record()  # taken here, while the request is at hand: the chunks are made after its context is gone
+    return _events(chunks, of)
+
+
+def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except ClientGone:
+        of.error = "client_gone"
+    except Exception as error:
+        failure = as_service_error(error)
+        of.error = failure.code
+        yield b"data: " + msgspec.json.encode(failure.body()) + b"\n\n"

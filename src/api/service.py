@@ -1,0 +1,35 @@
+"""What every route needs at hand: the settings and the way to the manager."""
+
+import socket
+import time
+
+import flask
+import msgspec
+
+from src.client import ManagerClient
+from src.settings import Settings
+
+
+class Service(msgspec.Struct, frozen=True):
+    settings: Settings
+    manager: ManagerClient
+
+    def deadline(self) -> float:
+        """When a request that begins now has to be through, in time.monotonic() seconds."""
+        return time.monotonic() + self.settings.request_timeout
+
+
+def service() -> Service:
+    """The service of the app at hand."""
+    of: Service = flask.current_app.extensions["service"]
+    return of
+
+
+def client_socket() -> socket.socket | None:
+    """The HTTP client's socket, to notice when it hangs up; None outside Gunicorn."""
+    client: socket.socket | None = flask.request.environ.get("gunicorn.socket")
+    return client
+
+
+def json_response(value: object) -> flask.Response:
+    return flask.Response(msgspec.json.encode(value), mimetype="application/json")

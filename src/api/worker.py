@@ -1,0 +1,100 @@
+"""What a gateway worker does beyond Gunicorn's gevent worker. Runs in the worker, after gevent has patched it.
+
+- Recycling (--max-requests): Gunicorn would close the listener at once and start a successor only when the last stream
+  has ended. Here the worker asks for its successor first, and is told to end once that one accepts.
+- Stopping: running streams get SHUTDOWN_GRACE_SECONDS, then an error event rather than a silent end.
+- Requests that are not valid HTTP are answered in JSON too.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from typing import Any
+
+import gevent
+import msgspec
+from gunicorn.http import errors as http_errors
+
+from src import logs, master
+from src.api import draining
+from src.settings import Settings
+
+_PARSE_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
+    http_errors.LimitRequestLine: (414, "URI Too Long", "uri_too_long"),
+    http_errors.LimitRequestHeaders: (431, "Request Header Fields Too Large", "headers_too_large"),
+    http_errors.ExpectationFailed: (417, "Expectation Failed", "expectation_failed"),
+    http_errors.UnsupportedTransferCoding: (501, "Not Implemented", "unsupported_transfer_coding"),
+}
+
+
+def enter(worker: Any) -> None:
+    """Called once the worker has loaded the app, before it accepts."""
+    settings = Settings.load()
+    logs.configure(settings, "gateway")
+    worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
+    worker.recycle_at, worker.max_requests = worker.max_requests, sys.maxsize
+    worker.succession_asked = False
+    # A worker that is being replaced serves its last streams to their end, which REQUEST_TIMEOUT bounds. When the
+    # server stops, the master kills what is left after its own, shorter time.
+    patience = settings.shutdown_grace_seconds if settings.debug else settings.request_timeout
+    worker.cfg.set("graceful_timeout", int(patience) + 10)
+    if worker.reloader:
+        worker.reloader._callback = lambda path: _reload(worker, path)
+    gevent.spawn(_watch_for_stop, settings.shutdown_grace_seconds)
+    if master.take_succession():
+        # This worker accepts in a moment; connections that come till then wait in the listener that both share.
+        os.kill(worker.ppid, signal.SIGTTOU)
+
+
+def count_request(worker: Any) -> None:
+    """Called before each request: at --max-requests, ask for a successor."""
+    if worker.nr + 1 >= worker.recycle_at:
+        _ask_for_successor(worker)
+
+
+def _ask_for_successor(worker: Any) -> None:
+    if not worker.succession_asked:
+        worker.succession_asked = True
+        worker.log.info("Worker %s asks for its successor", worker.pid)
+        master.ask_succession()
+        os.kill(worker.ppid, signal.SIGTTIN)
+
+
+def _reload(worker: Any, path: str) -> None:
+    if not worker.succession_asked:
+        worker.log.info("%s has changed: reloading the gateway (the model stays loaded)", path)
+    _ask_for_successor(worker)
+
+
+def _watch_for_stop(grace: float) -> None:
+    while not master.stopping():
+        gevent.sleep(0.1)
+    draining.begin()
+    gevent.sleep(grace)
+    draining.cut()
+
+
+def _answer_broken_request(worker: Any, client: socket.socket, error: Exception) -> None:
+    """Gunicorn's own answer is HTML."""
+    status, reason, code = next(
+        (answer for kind, answer in _PARSE_ERRORS.items() if isinstance(error, kind)), (400, "Bad Request", "invalid_http")
+    )
+    if not isinstance(error, (http_errors.ParseException, OSError)):
+        worker.log.exception("Error handling a request")
+        status, reason, code = 500, "Internal Server Error", "internal_error"
+    type = "server_error" if status == 500 else "invalid_request_error"
+    message = f"The request is not valid HTTP: {reason}." if status != 500 else "The server made a mistake."
+    body = msgspec.json.encode({"error": {"message": message, "type": type, "param": None, "code": code}})
+    request_id = uuid.uuid4().hex
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n\r\n"
+    )
+    logs.requests.info("id={} key=- route=- model=- status={} error={} at={:.0f}", request_id, status, code, time.time())
+    try:
+        client.sendall(head.encode() + body)
+    except OSError as failure:
+        worker.log.debug("A client left before its error was sent: %s", failure)

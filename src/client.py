@@ -1,0 +1,173 @@
+"""Asking the manager and the runners, from blocking code that gevent has patched. Knows no HTTP and no models.
+
+While it waits for an answer it watches the HTTP client's socket too: one poll for both, no second greenlet.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
+from src.protocol import (
+    AskStatus,
+    Failed,
+    Generate,
+    Load,
+    ManagerEvent,
+    Message,
+    ModelReady,
+    ProtocolError,
+    Resolve,
+    RunnerEvent,
+    ServiceStatus,
+    decode,
+    encode,
+)
+
+IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
+CONNECT_SECONDS = 5.0  # the manager may still be binding its socket when the first request comes
+READ_BYTES = 65536
+
+
+class Exchange:
+    """One request on one Unix socket, and the messages that answer it. Closing it cancels the request."""
+
+    open: set["Exchange"] = set()  # all of this process, so that a shutdown can end them
+
+    def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None) -> None:
+        """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch. Raises OSError."""
+        self._deadline = deadline
+        self._client = client
+        self._buffer = bytearray()
+        self._abort: ServiceError | None = None
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._poll = select.poll()
+        try:
+            self._socket.connect(path)
+            self._socket.sendall(encode(request))
+        except BaseException:
+            self._socket.close()
+            raise
+        self._poll.register(self._socket, select.POLLIN)
+        if client is not None:
+            self._poll.register(client, select.POLLIN)
+        Exchange.open.add(self)
+
+    def receive(self, kind: Any) -> Any:
+        """The next message, or None after IDLE_SECONDS without one.
+
+        Raises the ServiceError of a Failed message, EngineUnavailable when the other side is gone, RequestTimeout at
+        the deadline, ClientGone when the HTTP client hung up, and what abort() was given.
+        """
+        while b"\n" not in self._buffer:
+            if not self._wait():
+                return None
+            data = self._socket.recv(READ_BYTES)
+            if not data:
+                raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
+            self._buffer += data
+        end = self._buffer.index(b"\n") + 1
+        line = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        try:
+            message = decode(line, kind)
+        except ProtocolError as error:
+            raise EngineUnavailable("The model's process answered something that is not an answer.") from error
+        if isinstance(message, Failed):
+            raise message.error()
+        return message
+
+    def abort(self, error: ServiceError) -> None:
+        """End the exchange from another greenlet: its reader raises `error`."""
+        self._abort = error
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        Exchange.open.discard(self)
+        self._socket.close()
+
+    def _wait(self) -> bool:
+        """Wait for data. False after IDLE_SECONDS without any."""
+        idle_at = time.monotonic() + IDLE_SECONDS
+        while True:
+            now = time.monotonic()
+            if now >= self._deadline:
+                raise self._abort or RequestTimeout("The request took longer than REQUEST_TIMEOUT allows. Ask for fewer tokens.")
+            if now >= idle_at:
+                return False
+            ready = {fd for fd, _ in self._poll.poll(1000 * (min(idle_at, self._deadline) - now))}
+            if self._client is not None and self._client.fileno() in ready:
+                self._look_at_client(self._client)
+            if self._socket.fileno() in ready:
+                return True
+
+    def _look_at_client(self, client: socket.socket) -> None:
+        """End-of-file means that it hung up; also after a half-close, as with nginx. Bytes are its next request."""
+        try:
+            gone = client.recv(1, socket.MSG_PEEK) == b""
+        except OSError:
+            gone = True
+        if gone:
+            raise ClientGone
+        self._poll.unregister(client)
+        self._client = None
+
+
+class Generation:
+    """One request to a runner: iterate over its events; None among them means that none came for IDLE_SECONDS."""
+
+    def __init__(self, ready: ModelReady, request: Generate, deadline: float, client: socket.socket | None) -> None:
+        """Raises EngineUnavailable when the runner cannot be reached."""
+        try:
+            self._exchange = Exchange(ready.socket, request, deadline, client)
+        except OSError as error:
+            raise EngineUnavailable(f"The process of the model {ready.model} cannot be reached.", retry_after=1) from error
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield self._exchange.receive(RunnerEvent)
+
+    def close(self) -> None:
+        """Cancel it. Safe to call twice, and after the last event."""
+        self._exchange.close()
+
+
+class ManagerClient:
+    """Questions to the manager, each on a connection of its own."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def resolve(self, model: str | None, deadline: float, client: socket.socket | None = None) -> ModelReady:
+        """The runner of a model; waits while it loads, as long as the manager lets it. Raises ServiceError, ClientGone."""
+        ready: ModelReady = self._ask(Resolve(model=model), deadline, client)
+        return ready
+
+    def load(self, model: str, deadline: float, client: socket.socket | None = None) -> ModelReady:
+        ready: ModelReady = self._ask(Load(model=model), deadline, client)
+        return ready
+
+    def status(self, *, detail: bool = False) -> ServiceStatus:
+        status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + CONNECT_SECONDS, None)
+        return status
+
+    def _ask(self, request: Message, deadline: float, client: socket.socket | None) -> Any:
+        exchange = self._connect(request, deadline, client)
+        try:
+            while (answer := exchange.receive(ManagerEvent)) is None:
+                pass
+            return answer
+        finally:
+            exchange.close()
+
+    def _connect(self, request: Message, deadline: float, client: socket.socket | None) -> Exchange:
+        give_up = min(deadline, time.monotonic() + CONNECT_SECONDS)
+        while True:
+            try:
+                return Exchange(self._path, request, deadline, client)
+            except OSError as error:
+                if time.monotonic() > give_up:
+                    raise EngineUnavailable("The server's manager cannot be reached. Restart the server.", retry_after=5) from error
+                time.sleep(0.05)

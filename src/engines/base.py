@@ -1,0 +1,91 @@
+"""The engine contract: tokens in, tokens out. Knows nothing of text, chat or HTTP."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import msgspec
+
+from src.errors import EngineError
+from src.sampling import SamplingParams
+
+
+class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine is told when it loads a model. 0 leaves a number to the engine."""
+
+    model_path: str
+    device: str = "auto"  # auto, cpu, cuda, mps
+    context_length: int = 0  # tokens of one job, prompt and completion
+    max_sequences: int = 0  # jobs advanced in one step
+    cached_prefixes: int = 0  # finished sequences whose KV cells are kept for reuse
+    threads: int = 0
+    memory_bytes: int = 0  # free memory the engine may plan with
+    step_delay: float = 0.0  # seconds an echo step takes
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence the engine works on.
+
+    `tokens` is all that precedes the next token to be drawn; the first `prompt_tokens` of them are the prompt.
+    """
+
+    id: int
+    tokens: list[int]
+    prompt_tokens: int
+    max_tokens: int  # completion tokens still to be drawn, at least 1
+    sampling: SamplingParams
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine step did for one job.
+
+    The first step of a job carries `cached_tokens` (prompt tokens that were not computed anew). While its prompt is
+    being computed, `token` is None. The last step carries `finish` or `error`.
+    """
+
+    job_id: int
+    token: int | None = None
+    cached_tokens: int | None = None
+    finish: str | None = None  # "stop": an end-of-generation token was drawn; "length": max_tokens or the context is used up
+    error: EngineError | None = None
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot. `kv_*` count tokens; `prefix_*` count prompt tokens since the engine was loaded."""
+
+    running: int = 0
+    waiting: int = 0
+    slots: int = 0
+    kv_used: int = 0
+    kv_total: int = 0
+    prefix_hit: int = 0
+    prefix_asked: int = 0
+    generated: int = 0  # completion tokens since the engine was loaded
+
+
+class Engine(ABC):
+    """Tokens in, tokens out. Not thread-safe: EngineLoop's thread makes it, calls it and closes it."""
+
+    context_length: int  # longest prompt + completion of one job, in tokens
+    device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
+
+    @abstractmethod
+    def add(self, job: Job) -> None:
+        """Queue a job; never blocks. Raises EngineError when this job can never run here."""
+
+    @abstractmethod
+    def cancel(self, job_id: int) -> None:
+        """Forget a job and free its memory. Unknown or finished ids are ignored."""
+
+    @abstractmethod
+    def step(self) -> list[Step]:
+        """Advance every job. [] only when there is none. Raises EngineDead when no job can go on."""
+
+    @abstractmethod
+    def stats(self) -> EngineStats: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give all memory back. The engine is of no use afterwards."""
+
+
+LoadEngine = Callable[[EngineOptions], Engine]  # what every engine module offers as `load`

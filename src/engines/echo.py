@@ -1,0 +1,76 @@
+"""No model: replays the prompt, a token a step. For tests, and for measuring everything that is not an engine."""
+
+import time
+from collections import deque
+
+from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.errors import EngineError
+
+END_TOKEN = 256  # the byte tokenizer's end token
+
+
+class EchoEngine(Engine):
+    """Answers with the prompt's tokens, then the end token; with ignore_eos, with the prompt over and over."""
+
+    device = "cpu"
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.context_length = options.context_length or 8192
+        self._slots = options.max_sequences or 20
+        self._delay = options.step_delay
+        self._waiting: deque[Job] = deque()
+        self._running: dict[int, tuple[Job, int]] = {}  # id: the job and how many tokens it has drawn
+        self._generated = self._prefix_asked = 0
+
+    def add(self, job: Job) -> None:
+        if not job.tokens or len(job.tokens) >= self.context_length:
+            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
+        self._waiting.append(job)
+
+    def cancel(self, job_id: int) -> None:
+        self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        self._running.pop(job_id, None)
+
+    def step(self) -> list[Step]:
+        while self._waiting and len(self._running) < self._slots:
+            job = self._waiting.popleft()
+            self._running[job.id] = (job, 0)
+            self._prefix_asked += job.prompt_tokens
+        if self._running and self._delay:
+            time.sleep(self._delay)
+        return [self._advance(job, drawn) for job, drawn in list(self._running.values())]
+
+    def _advance(self, job: Job, drawn: int) -> Step:
+        # What a resumed job has drawn before counts on in the replay.
+        at = len(job.tokens) - job.prompt_tokens + drawn
+        ended = at >= job.prompt_tokens and not job.sampling.ignore_eos
+        token = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
+        drawn += 1
+        self._generated += 1
+        finish = "stop" if token == END_TOKEN else None
+        if finish is None and (drawn == job.max_tokens or len(job.tokens) + drawn >= self.context_length):
+            finish = "length"
+        if finish:
+            del self._running[job.id]
+        else:
+            self._running[job.id] = (job, drawn)
+        return Step(job_id=job.id, token=token, cached_tokens=0 if drawn == 1 else None, finish=finish)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            slots=self._slots,
+            kv_used=sum(len(job.tokens) + drawn for job, drawn in self._running.values()),
+            kv_total=self._slots * self.context_length,
+            prefix_asked=self._prefix_asked,
+            generated=self._generated,
+        )
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+
+
+def load(options: EngineOptions) -> Engine:
+    return EchoEngine(options)

@@ -1,0 +1,142 @@
+"""Continuous batching over llama_decode: one batch a step, made of every running job. Knows nothing of text."""
+
+from collections import deque
+
+import llama_cpp.llama_cpp as ll
+
+from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
+from src.engines.llamacpp.slots import Slot, Slots
+from src.errors import EngineDead, EngineError
+
+SHARED_PREFILL = 128  # prompt tokens a step computes while other jobs wait for their next token
+
+
+class LlamaCppEngine(Engine):
+    def __init__(self, options: EngineOptions) -> None:
+        self._model = LoadedModel(options)
+        self.context_length = self._model.context_length
+        self.device = self._model.device
+        self._slots = Slots(self._model, options.cached_prefixes)
+        self._waiting: deque[Job] = deque()
+        self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._warm_up()
+
+    def add(self, job: Job) -> None:
+        if not job.tokens or len(job.tokens) >= self.context_length:
+            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
+        if not all(0 <= token < self._model.n_vocab for token in job.tokens):
+            raise EngineError("The prompt has a token that is not in the model's vocabulary.")  # llama.cpp would abort
+        self._waiting.append(job)
+
+    def cancel(self, job_id: int) -> None:
+        self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        for slot in self._slots.running():
+            if slot.job and slot.job.id == job_id:
+                self._slots.release(slot)
+
+    def step(self) -> list[Step]:
+        self._admit()
+        batched = self._fill_batch()
+        if not batched:
+            return []
+        code = ll.llama_decode(self._model.context, self._batch)
+        if code != 0:
+            # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
+            raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
+        return [self._advance(slot, output) for slot, output in batched]
+
+    def stats(self) -> EngineStats:
+        running = self._slots.running()
+        return EngineStats(
+            running=len(running),
+            waiting=len(self._waiting),
+            slots=self._model.slots,
+            kv_used=sum(len(slot.cells) for slot in running),
+            kv_total=self._model.slots * self.context_length,
+            prefix_hit=self._prefix_hit,
+            prefix_asked=self._prefix_asked,
+            generated=self._generated,
+        )
+
+    def close(self) -> None:
+        for slot in self._slots.running():
+            self._slots.release(slot)
+        ll.llama_batch_free(self._batch)
+        self._model.close()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            slot = self._slots.take(self._waiting[0])
+            if slot is None:
+                return
+            job = self._waiting.popleft()
+            self._prefix_asked += job.prompt_tokens
+            self._prefix_hit += slot.cached_tokens or 0
+
+    def _fill_batch(self) -> list[tuple[Slot, int]]:
+        """Put the next tokens of every job into the batch: one of each that decodes, then prompts in what room is left.
+
+        Returns the slots in the batch with the index of their last token there.
+        """
+        running = self._slots.running()
+        decoding = sum(len(slot.todo) == 1 for slot in running)
+        room = min(BATCH_TOKENS - decoding, SHARED_PREFILL if decoding else BATCH_TOKENS)
+        batched = []
+        self._batch.n_tokens = 0
+        for slot in running:
+            count = 1
+            if len(slot.todo) > 1:
+                count = min(len(slot.todo), room)
+                room -= count
+            if count:
+                batched.append((slot, self._put(slot, count)))
+        return batched
+
+    def _put(self, slot: Slot, count: int) -> int:
+        batch, index = self._batch, int(self._batch.n_tokens)
+        for _ in range(count):
+            token = slot.todo.popleft()
+            batch.token[index] = token
+            batch.pos[index] = len(slot.cells)
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = slot.seq_id
+            batch.logits[index] = False
+            slot.cells.append(token)
+            index += 1
+        batch.logits[index - 1] = not slot.todo  # logits are wanted once all that precedes the next token is there
+        batch.n_tokens = index
+        return index - 1
+
+    def _advance(self, slot: Slot, output: int) -> Step:
+        """Draw the slot's next token, if its prompt is through."""
+        job, sampler = slot.job, slot.sampler
+        assert job is not None and sampler is not None
+        cached, slot.cached_tokens = slot.cached_tokens, None
+        if slot.todo:
+            return Step(job_id=job.id, cached_tokens=cached)
+        token = sampler.draw(output, len(slot.cells))
+        slot.drawn += 1
+        self._generated += 1
+        finish = None
+        if token in self._model.end_tokens:
+            finish = "stop"
+        elif slot.drawn == job.max_tokens or len(slot.cells) + 1 >= self.context_length:
+            finish = "length"
+        if finish:
+            self._slots.release(slot)
+        else:
+            slot.todo.append(token)
+        return Step(job_id=job.id, token=token, cached_tokens=cached, finish=finish)
+
+    def _warm_up(self) -> None:
+        """Compute one token, so that the first request does not wait for weights to come from disk."""
+        slot = self._slots.all[0]
+        slot.todo.append(self._model.end_tokens[0] if self._model.end_tokens else 0)
+        self._batch.n_tokens = 0
+        self._put(slot, 1)
+        if ll.llama_decode(self._model.context, self._batch) != 0:
+            raise EngineDead("llama_decode failed on the first token after the load")
+        ll.llama_memory_clear(self._model.memory, True)
+        slot.cells.clear()

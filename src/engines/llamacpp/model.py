@@ -1,0 +1,120 @@
+"""A GGUF in memory and a llama.cpp context for it: device, threads, what fits. Knows nothing of jobs."""
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as ll
+
+from src.engines.base import EngineOptions
+from src.errors import ModelLoadFailed
+
+DEFAULT_CONTEXT = 8192  # tokens, where the setting leaves it open; many models could take far more than memory does
+DEFAULT_SLOTS = 20
+KV_SHARE = 0.2  # of the free memory, for as many slots as the setting leaves open
+KV_BYTES = 2  # one f16
+BATCH_TOKENS = 512  # most tokens one llama_decode computes
+GIB = 2**30
+
+
+class LogTail:
+    """Swallows llama.cpp's log and keeps its last errors, so that a failed load can say why."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._callback = ll.llama_log_callback(self._keep)  # llama.cpp holds a bare pointer: this must outlive it
+        ll.llama_log_set(self._callback, ctypes.c_void_p())
+
+    def _keep(self, level: int, text: bytes, _: Any) -> None:
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
+            self.lines = [*self.lines[-3:], text.decode(errors="replace").strip()]
+
+
+class LoadedModel:
+    """The model, a context of `slots` KV streams, and the numbers an engine needs of them."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises ModelLoadFailed, naming the file, the reason and, where memory is short, the numbers."""
+        self._log = LogTail()
+        name = Path(options.model_path).name
+        ll.llama_backend_init()
+        params = ll.llama_model_default_params()
+        self.device = _choose_device(options.device, params)
+        self.model = ll.llama_model_load_from_file(str(options.model_path).encode(), params)
+        if not self.model:
+            raise ModelLoadFailed(f"llama.cpp cannot load {name}: {'; '.join(self._log.lines) or 'no reason given'}")
+        self.vocab = ll.llama_model_get_vocab(self.model)
+        self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
+        self.n_swa = ll.llama_model_n_swa(self.model)
+        self.end_tokens = [token for token in range(self.n_vocab) if ll.llama_vocab_is_eog(self.vocab, token)]
+        self.context_length, self.slots = _plan(self.model, options, name)
+        self.context = self._make_context(options)
+        if not self.context:
+            raise ModelLoadFailed(
+                f"llama.cpp cannot make a context of {self.slots} × {self.context_length} tokens for {name}: "
+                f"{'; '.join(self._log.lines) or 'no reason given'}. Lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES."
+            )
+        self.memory = ll.llama_get_memory(self.context)
+
+    def _make_context(self, options: EngineOptions) -> Any:
+        params = ll.llama_context_default_params()
+        params.n_ctx = self.context_length * self.slots
+        params.n_seq_max = self.slots
+        params.n_batch = params.n_ubatch = BATCH_TOKENS
+        params.n_threads = params.n_threads_batch = options.threads or 1
+        # A KV stream per sequence: attention then costs each sequence its own length, not that of all together.
+        params.kv_unified = False
+        params.no_perf = True
+        return ll.llama_init_from_model(self.model, params)
+
+    def close(self) -> None:
+        ll.llama_free(self.context)
+        ll.llama_model_free(self.model)
+
+
+def _choose_device(device: str, params: Any) -> str:
+    """Set GPU layers for the device asked for, or refuse one that this build or machine lacks."""
+    gpu = "mps" if sys.platform == "darwin" else "cuda"
+    offload = bool(ll.llama_supports_gpu_offload())
+    if device not in ("auto", "cpu") and not (offload and device == gpu):
+        raise ModelLoadFailed(f"DEVICE_TYPE={device}, but this build of llama.cpp has no such device. Use auto or cpu.")
+    if device == "cpu" or not offload:
+        params.n_gpu_layers = 0
+        return "cpu"
+    params.n_gpu_layers = -1  # all
+    return gpu
+
+
+def _plan(model: Any, options: EngineOptions, name: str) -> tuple[int, int]:
+    """(context length, slots): the settings where they are given, else what fits beside the weights."""
+    trained = ll.llama_model_n_ctx_train(model)
+    context = min(trained, options.context_length or DEFAULT_CONTEXT)
+    kv_bytes = context * _kv_bytes_per_token(model)
+    if not options.max_sequences:
+        return context, max(1, min(DEFAULT_SLOTS, int(options.memory_bytes * KV_SHARE // kv_bytes)))
+    needed = options.max_sequences * kv_bytes
+    free = options.memory_bytes - ll.llama_model_size(model)
+    if options.memory_bytes and needed > free:
+        raise ModelLoadFailed(
+            f"{name} with MAX_PARALLEL_SEQUENCES={options.max_sequences} × CONTEXT_LENGTH={context} needs {needed / GIB:.1f} GiB "
+            f"of KV cache, but {max(free, 0) / GIB:.1f} GiB are free beside the weights. "
+            f"{max(1, int(free // kv_bytes))} sequences would fit."
+        )
+    return context, options.max_sequences
+
+
+def _kv_bytes_per_token(model: Any) -> int:
+    """Bytes one token takes in the KV cache of a model with attention in every layer (others take less)."""
+    heads = max(1, ll.llama_model_n_head(model))
+    architecture = _metadata(model, "general.architecture")
+    width = ll.llama_model_n_embd(model) // heads
+    key = int(_metadata(model, f"{architecture}.attention.key_length") or width)
+    value = int(_metadata(model, f"{architecture}.attention.value_length") or width)
+    return max(1, int(ll.llama_model_n_layer(model) * ll.llama_model_n_head_kv(model) * (key + value) * KV_BYTES))
+
+
+def _metadata(model: Any, key: str) -> str:
+    buffer = ctypes.create_string_buffer(256)
+    length = ll.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if length > 0 else ""

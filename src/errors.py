@@ -1,0 +1,149 @@
+"""Every failure the service can answer with. Knows HTTP status and OpenAI's error fields, but sends nothing.
+
+    ServiceError                      one refused or failed request
+    ├── InvalidJSON                   400  the body is not JSON, or not an object
+    ├── InvalidValue                  400  a field has a wrong type or value; param names it
+    ├── UnsupportedField              400  a field this server knows but cannot honour
+    ├── ContextLengthExceeded         400  the prompt leaves no room to generate
+    ├── ModelNotFound                 404
+    ├── NotFound                      404  no such route
+    ├── MethodNotAllowed              405
+    ├── BodyTimeout                   408  the body did not arrive in time
+    ├── BodyTooLarge                  413
+    ├── UnsupportedMediaType          415
+    ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
+    ├── InternalError                 500  our mistake
+    ├── EngineError                   500  the engine could not serve this one job
+    ├── ModelLoading                  503
+    ├── ModelLoadFailed               503
+    ├── EngineUnavailable             503  the runner is gone or out of reach
+    ├── ServerShuttingDown            503
+    └── RequestTimeout                504  REQUEST_TIMEOUT is over
+    EngineDead                        the whole engine is lost: its runner exits, the manager starts another
+    ClientGone                        the client hung up: nobody is left to answer
+    SettingsError                     a setting is wrong: the start stops
+"""
+
+
+class ServiceError(Exception):
+    """A request that ends in an error response. Subclasses fix status, type and code."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = "internal_error"
+
+    def __init__(self, message: str, param: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after  # seconds; becomes the Retry-After header
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """OpenAI's error object: all four keys, string or null."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class _ClientError(ServiceError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidJSON(_ClientError):
+    code = "invalid_json"
+
+
+class InvalidValue(_ClientError):
+    code = "invalid_value"
+
+
+class MissingField(_ClientError):
+    code = "missing_required_parameter"
+
+
+class UnsupportedField(_ClientError):
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(_ClientError):
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(_ClientError):
+    status = 404
+    code = "model_not_found"
+
+
+class NotFound(_ClientError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(_ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(_ClientError):
+    status = 408
+    code = "request_body_timeout"
+
+
+class BodyTooLarge(_ClientError):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(_ClientError):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class TooManyRequests(ServiceError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class InternalError(ServiceError):
+    pass
+
+
+class EngineError(ServiceError):
+    code = "engine_error"
+
+
+class _Unavailable(ServiceError):
+    status = 503
+
+
+class ModelLoading(_Unavailable):
+    code = "model_loading"
+
+
+class ModelLoadFailed(_Unavailable):
+    code = "model_load_failed"
+
+
+class EngineUnavailable(_Unavailable):
+    code = "engine_unavailable"
+
+
+class ServerShuttingDown(_Unavailable):
+    code = "server_shutting_down"
+
+
+class RequestTimeout(ServiceError):
+    status = 504
+    code = "request_timeout"
+
+
+class EngineDead(Exception):
+    """The engine cannot go on for any job; the process that owns it must end."""
+
+
+class ClientGone(Exception):
+    """The HTTP client closed its connection. Not an OSError: Gunicorn swallows those raised by an application."""
+
+
+class SettingsError(Exception):
+    """A setting has a wrong value. The message names the key, the value and what was expected."""

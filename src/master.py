@@ -1,0 +1,130 @@
+"""What Gunicorn's master does beyond Gunicorn: starts and stops the manager, lets workers hand over. Knows no route.
+
+The master is never patched by gevent, but its workers are, after this was imported: nothing here may import ssl or
+asyncio. State lives in the module because workers inherit it by fork.
+"""
+
+import errno
+import mmap
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from src.errors import SettingsError
+from src.settings import ROOT, Settings
+
+MANAGER_STOP_SECONDS = 10
+
+_manager: subprocess.Popen[bytes] | None = None
+_run_dir: str | None = None
+_stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops
+_successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each worker that waits for its successor
+
+
+def load_settings() -> Settings:
+    """The settings, or one line on standard error and exit status 2."""
+    try:
+        return Settings.load()
+    except SettingsError as error:
+        print(f"Not started: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def on_starting(server: Any) -> None:
+    """Before the master listens: see that it can, then start the manager, which begins to load the model."""
+    global _manager, _run_dir, _successions
+    for address in server.cfg.address:
+        if isinstance(address, tuple):
+            _see_that_free(*address[:2])
+    settings = load_settings()
+    _run_dir = settings.run_dir or tempfile.mkdtemp(prefix="inference-")
+    os.makedirs(_run_dir, mode=0o700, exist_ok=True)
+    _successions = os.pipe()
+    os.set_blocking(_successions[0], False)
+    # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
+    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ())
+    address = server.cfg.address[0]
+    # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
+    _manager = subprocess.Popen(
+        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def when_ready(server: Any) -> None:
+    """Tell the workers when the server stops: a worker alone cannot tell that from being replaced."""
+    stop = server.stop
+
+    def stop_and_tell(graceful: bool = True) -> None:
+        _stopping[0] = 1
+        stop(graceful)
+
+    server.stop = stop_and_tell
+
+
+def on_exit(server: Any) -> None:
+    """After the workers have ended: stop the manager, which stops the runners."""
+    if _manager is not None:
+        _end(_manager)
+    if _run_dir is not None:
+        shutil.rmtree(_run_dir, ignore_errors=True)
+
+
+def stopping() -> bool:
+    return bool(_stopping[0])
+
+
+def ask_succession() -> None:
+    """For a worker that wants to be replaced, before it has the master start another."""
+    os.write(_successions[1], b".")
+
+
+def take_succession() -> bool:
+    """For a new worker: is it somebody's successor? Each succession is taken once."""
+    try:
+        return bool(os.read(_successions[0], 1))
+    except BlockingIOError:
+        return False
+
+
+def _end(manager: subprocess.Popen[bytes]) -> None:
+    try:
+        manager.send_signal(signal.SIGTERM)
+        manager.wait(MANAGER_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        manager.kill()  # its runners end with it
+
+
+def _see_that_free(host: str, port: int) -> None:
+    """Gunicorn would try five times and then say less."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set PORT to another port."
+            else:
+                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set HOST and PORT to an address of this machine."
+            print(f"Not started: {reason}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _holder(port: int) -> str:
+    """Which process listens there, where the system tells."""
+    import psutil  # only here, where the process is about to end: the master stays small
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f" by {process.name()} (process {process.pid}: {' '.join(process.cmdline())[:120]})"
+    except psutil.Error:
+        pass  # macOS tells only root
+    return ""

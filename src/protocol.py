@@ -1,0 +1,221 @@
+"""What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
+
+Closing the connection is the cancel. A gateway sends to a runner (Generate, AskStats) or to the manager (Resolve,
+Load, AskStatus); both answer with events and end with the last of them.
+"""
+
+from typing import Any
+
+import msgspec
+
+from src.errors import ServiceError
+from src.sampling import SamplingParams
+
+MAX_LINE_BYTES = 64 * 2**20  # a body of 8 MiB whose every character is escaped still fits
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", forbid_unknown_fields=True):
+    """Base of everything that crosses a socket; the tag is the class's name."""
+
+
+# Requests to a runner
+
+
+class ChatPrompt(Message, frozen=True, kw_only=True):
+    """Messages for the model's chat template: {"role": str, "content": str | None, ...} each."""
+
+    messages: list[dict[str, Any]]
+
+
+class TextPrompt(Message, frozen=True, kw_only=True):
+    text: str
+
+
+class TokenPrompt(Message, frozen=True, kw_only=True):
+    tokens: list[int]
+
+
+class Generate(Message, frozen=True, kw_only=True):
+    prompt: ChatPrompt | TextPrompt | TokenPrompt
+    sampling: SamplingParams
+    max_tokens: int | None = None  # None: up to the end of the context
+    stop: list[str] = []
+
+
+class AskStats(Message, frozen=True, kw_only=True):
+    pass
+
+
+# Events of a runner
+
+
+class Started(Message, frozen=True, kw_only=True):
+    """The job has a place in the batch. The gateway commits to 200 only when it sees this."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    queue_seconds: float
+
+
+class Delta(Message, frozen=True, kw_only=True):
+    """Text that is final: no stop string can begin in it. May be empty."""
+
+    text: str
+
+
+class Finished(Message, frozen=True, kw_only=True):
+    reason: str  # stop, length
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    """Any ServiceError, on its way to a client."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: ServiceError) -> "Failed":
+        return cls(
+            status=error.status,
+            type=error.type,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            retry_after=error.retry_after,
+        )
+
+    def error(self) -> ServiceError:
+        """The error as it was raised on the other side, but for its class."""
+        error = ServiceError(self.message, self.param, self.retry_after)
+        error.status, error.type, error.code = self.status, self.type, self.code
+        return error
+
+
+class RunnerStats(Message, frozen=True, kw_only=True):
+    """A runner's work at this moment. `kv_*` count tokens."""
+
+    running: int
+    waiting: int
+    slots: int
+    kv_used: int
+    kv_total: int
+    prefix_hit: int
+    prefix_asked: int
+    generated: int
+    tokens_per_second: float  # completion tokens over the last seconds
+
+
+class RunnerReady(Message, frozen=True, kw_only=True):
+    """The one line a runner prints once it can serve."""
+
+    context_length: int
+    device: str
+    engine_version: str
+    load_seconds: float
+
+
+# Requests to the manager
+
+
+class Resolve(Message, frozen=True, kw_only=True):
+    """Which runner serves this model? None means the default model. Loads it where that is allowed."""
+
+    model: str | None
+
+
+class Load(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class AskStatus(Message, frozen=True, kw_only=True):
+    """`detail` adds what has to be asked of the runners and the kernel."""
+
+    detail: bool = False
+
+
+# Events of the manager
+
+
+class ModelReady(Message, frozen=True, kw_only=True):
+    model: str
+    socket: str
+    engine: str
+
+
+class ModelState(Message, frozen=True, kw_only=True):
+    """One model of the catalog. state: available, loading, ready, failed, unloading."""
+
+    name: str
+    state: str
+    format: str
+    size_bytes: int
+    modified: int  # Unix seconds
+    reason: str | None = None  # why it failed
+    engine: str | None = None
+    context_length: int | None = None
+    device: str | None = None
+    engine_version: str | None = None
+    load_seconds: float | None = None
+    restarts: int = 0
+    stats: RunnerStats | None = None
+
+
+class ProcessUse(Message, frozen=True, kw_only=True):
+    name: str  # master, gateway, manager, runner
+    pid: int
+    cpu_percent: float  # of one core
+    rss_bytes: int
+    threads: int
+    model: str | None = None
+
+
+class ServiceStatus(Message, frozen=True, kw_only=True):
+    models: list[ModelState]
+    default_model: str | None
+    uptime_seconds: float
+    load_on_demand: bool
+    engines: dict[str, str | None] = {}  # engine: None where it can run here, else why not
+    processes: list[ProcessUse] = []
+    cpu_percent: float = 0.0
+    memory_used_bytes: int = 0
+    memory_total_bytes: int = 0
+
+
+RunnerRequest = Generate | AskStats
+RunnerEvent = Started | Delta | Finished | Failed | RunnerStats
+RunnerReport = RunnerReady | Failed
+ManagerRequest = Resolve | Load | AskStatus
+ManagerEvent = ModelReady | Failed | ServiceStatus
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+class ProtocolError(Exception):
+    """A line that is not a message of the kind expected. Close the connection; nothing else on it can be trusted."""
+
+
+def encode(message: Message) -> bytes:
+    """One message as one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode(line: bytes, kind: Any) -> Any:
+    """The message in a line. `kind` is one of the unions above. Raises ProtocolError."""
+    if not line.endswith(b"\n"):
+        raise ProtocolError("the connection ended in the middle of a message")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        # RecursionError is not a MsgspecError: a line of 100,000 brackets raises it.
+        raise ProtocolError(f"not a message of this protocol: {error}") from error

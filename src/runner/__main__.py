@@ -1,0 +1,120 @@
+"""`python -m src.runner SPEC`: loads one model, prints RunnerReady or Failed, serves its socket until told to stop.
+
+SPEC is a RunnerSpec as JSON. Standard input is the manager's pipe: its end means that the manager is gone.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+import msgspec
+from loguru import logger
+
+from src import logs
+from src.engines import load_engine, version
+from src.engines.base import Engine, EngineOptions
+from src.errors import InternalError, ServiceError
+from src.protocol import Failed, Message, RunnerReady, encode
+from src.runner.generation import Generator
+from src.runner.loop import EngineLoop
+from src.runner.server import RunnerServer
+from src.spec import RunnerSpec
+from src.settings import Settings
+from src.text.template import ChatTemplate
+from src.text.tokenizer import ByteTokenizer, Tokenizer
+
+ENGINE_DEAD = 70  # exit status, for the manager's log; EX_SOFTWARE of sysexits.h
+
+
+def main() -> None:
+    spec = msgspec.json.decode(sys.argv[1], type=RunnerSpec)
+    logs.configure(Settings.load(), "runner")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
+    _end_with_the_manager()
+    report = _take_stdout()
+    sys.exit(asyncio.run(_serve(spec, report)))
+
+
+def _take_stdout() -> int:
+    """The pipe to the manager, out of reach of libraries that print: their output goes to standard error."""
+    report = os.dup(1)
+    os.dup2(2, 1)
+    return report
+
+
+def _end_with_the_manager() -> None:
+    """Never outlive the manager: by the end of its pipe, and on Linux by the kernel, even if this process hangs."""
+
+    def watch() -> None:
+        # Not sys.stdin: its lock would make the interpreter's shutdown abort while this thread holds it.
+        while os.read(0, 1024):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+async def _serve(spec: RunnerSpec, report: int) -> int:
+    began = time.monotonic()
+    loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
+    try:
+        engine = await loop.start()
+        tokenizer = await asyncio.to_thread(_tokenizer, spec)
+        template = _template(tokenizer)
+    except ServiceError as error:
+        _tell(report, Failed.of(error))
+        return 1
+    except Exception as error:
+        logger.exception("The model did not load")
+        _tell(report, Failed.of(InternalError(f"{type(error).__name__}: {error}")))
+        return 1
+    draining = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
+    server = RunnerServer(loop, Generator(loop, tokenizer, template, engine.context_length), spec.max_requests)
+    await server.bind(spec.socket)
+    _tell(report, _ready(spec, engine, time.monotonic() - began))
+    await draining.wait()
+    await server.drain()
+    loop.close()
+    tokenizer.close()
+    return 0
+
+
+def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
+    return RunnerReady(
+        context_length=engine.context_length, device=engine.device, engine_version=version(spec.engine), load_seconds=round(seconds, 2)
+    )
+
+
+def _tell(report: int, message: Message) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(report, encode(message))
+    os.close(report)
+
+
+def _tokenizer(spec: RunnerSpec) -> Tokenizer:
+    if spec.engine == "echo":
+        return ByteTokenizer()
+    from src.text.gguf import GGUFTokenizer
+
+    return GGUFTokenizer(spec.options.model_path)
+
+
+def _template(tokenizer: Tokenizer) -> ChatTemplate | None:
+    if tokenizer.chat_template is None:
+        return None
+    return ChatTemplate(
+        tokenizer.chat_template, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The engine thread: takes jobs from the asyncio thread, steps the engine, posts what each step produced. Knows no text."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from loguru import logger
+
+from src.engines.base import Engine, EngineStats, Job, Step
+from src.errors import EngineError
+
+RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
+
+
+class Mailbox:
+    """Steps of one job, on their way from the engine to its request. Steps that wait are taken together."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._arrived = asyncio.Event()
+
+    def put(self, step: Step) -> None:
+        self._steps.append(step)
+        self._arrived.set()
+
+    async def take(self) -> list[Step]:
+        """All steps that wait, at least one."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        steps, self._steps = self._steps, []
+        return steps
+
+
+class _Add(msgspec.Struct):
+    job: Job
+
+
+class _Cancel(msgspec.Struct):
+    job_id: int
+
+
+class _Close(msgspec.Struct):
+    pass
+
+
+class EngineLoop:
+    """Owns the engine and its thread. Every public method is for the asyncio thread; only _run touches the engine."""
+
+    def __init__(self, load: Callable[[], Engine], on_death: Callable[[], None]) -> None:
+        """`on_death` is called in the engine thread after it has logged why the engine cannot go on."""
+        self._load = load
+        self._on_death = on_death
+        self._commands: queue.SimpleQueue[_Add | _Cancel | _Close] = queue.SimpleQueue()
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._next_id = 0
+        self._stats = EngineStats()
+        self._rate: deque[tuple[float, int]] = deque()  # (monotonic seconds, tokens generated till then)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    async def start(self) -> Engine:
+        """Load the engine in its thread. Returns it for its constants alone. Raises what the load raises."""
+        self._asyncio = asyncio.get_running_loop()
+        self._loaded: asyncio.Future[Engine] = self._asyncio.create_future()
+        self._thread.start()
+        return await self._loaded
+
+    def submit(self, make_job: Callable[[int], Job]) -> tuple[int, Mailbox]:
+        """Queue the job that `make_job` makes for a fresh id."""
+        self._next_id += 1
+        job = make_job(self._next_id)
+        mailbox = self._mailboxes[job.id] = Mailbox()
+        self._commands.put(_Add(job))
+        return job.id, mailbox
+
+    def cancel(self, job_id: int) -> None:
+        """Forget a job. Of a finished one only its mailbox is left to forget."""
+        if self._mailboxes.pop(job_id, None) is not None:
+            self._commands.put(_Cancel(job_id))
+
+    def stats(self) -> EngineStats:
+        """The engine's numbers after its last step."""
+        return self._stats
+
+    def tokens_per_second(self) -> float:
+        now = time.monotonic()
+        recent = [(at, count) for at, count in list(self._rate) if now - at <= RATE_WINDOW]
+        return (self._stats.generated - recent[0][1]) / (now - recent[0][0]) if recent and now > recent[0][0] else 0.0
+
+    def close(self) -> None:
+        """Close the engine and wait for its thread."""
+        self._commands.put(_Close())
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+        except Exception as error:  # whatever it is, the load failed: it is raised where start() waits
+            self._asyncio.call_soon_threadsafe(self._loaded.set_exception, error)
+            return
+        self._stats = engine.stats()
+        self._asyncio.call_soon_threadsafe(self._loaded.set_result, engine)
+        try:
+            self._step_until_closed(engine)
+        except Exception:
+            logger.exception("The engine is dead")
+            self._on_death()
+            return
+        engine.close()
+
+    def _step_until_closed(self, engine: Engine) -> None:
+        idle = True
+        while True:
+            # An idle engine waits for a command; a busy one takes what has come and goes on.
+            while idle or not self._commands.empty():
+                command = self._commands.get()
+                if isinstance(command, _Close):
+                    return
+                self._obey(engine, command)
+                idle = False
+            steps = engine.step()
+            idle = not steps
+            self._note(engine.stats())
+            if steps:
+                self._asyncio.call_soon_threadsafe(self._deliver, steps)
+
+    def _obey(self, engine: Engine, command: _Add | _Cancel) -> None:
+        if isinstance(command, _Cancel):
+            engine.cancel(command.job_id)
+            return
+        try:
+            engine.add(command.job)
+        except EngineError as error:
+            failed = Step(job_id=command.job.id, error=error)
+            self._asyncio.call_soon_threadsafe(self._deliver, [failed])
+
+    def _note(self, stats: EngineStats) -> None:
+        self._stats = stats
+        now = time.monotonic()
+        if not self._rate or now - self._rate[-1][0] > 0.25:
+            self._rate.append((now, stats.generated))
+        while self._rate and now - self._rate[0][0] > RATE_WINDOW:
+            self._rate.popleft()
+
+    def _deliver(self, steps: list[Step]) -> None:
+        for step in steps:
+            if mailbox := self._mailboxes.get(step.job_id):
+                mailbox.put(step)

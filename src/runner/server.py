@@ -1,0 +1,117 @@
+"""A runner's Unix socket: one request per connection, its events back, a closed connection is a cancel. Knows no text."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+
+from loguru import logger
+
+from src.errors import InternalError, ServiceError, TooManyRequests
+from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
+from src.runner.generation import Generator
+from src.runner.loop import EngineLoop
+
+
+class RunnerServer:
+    """Serves one model's socket."""
+
+    def __init__(self, loop: EngineLoop, generator: Generator, max_requests: int) -> None:
+        self._loop = loop
+        self._generator = generator
+        self._max_requests = max_requests
+        self._open = 0  # requests running and waiting
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def bind(self, path: str) -> None:
+        """From here on the socket can be connected to."""
+        self._path = path
+        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
+        os.chmod(path, 0o600)
+
+    async def drain(self) -> None:
+        """Accept nothing more, and let the running requests end."""
+        self._server.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        while self._connections:
+            await asyncio.wait(self._connections)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._answer(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the gateway hung up, which is the cancel
+        except ProtocolError as error:
+            logger.warning("A connection was closed: {}", error)
+        except Exception:
+            logger.exception("A request failed")
+            with contextlib.suppress(OSError):
+                writer.write(encode(Failed.of(InternalError("The server made a mistake; its log says which."))))
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+        except ValueError as error:  # longer than MAX_LINE_BYTES
+            raise ProtocolError(str(error)) from error
+        if not line:
+            return
+        request: RunnerRequest = decode(line, RunnerRequest)
+        if isinstance(request, AskStats):
+            writer.write(encode(self.stats()))
+            return
+        sending = asyncio.ensure_future(self._send(self._events(request), writer))
+        hung_up = asyncio.ensure_future(reader.read(1))  # nothing follows a request: this ends with the connection
+        try:
+            await asyncio.wait({sending, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, hung_up):
+                task.cancel()
+            await asyncio.gather(sending, hung_up, return_exceptions=True)
+
+    async def _send(self, events: AsyncGenerator[Message, None], writer: asyncio.StreamWriter) -> None:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                writer.write(encode(event))
+                await writer.drain()
+
+    async def _events(self, request: Generate) -> AsyncGenerator[Message, None]:
+        if self._open >= self._max_requests:
+            error = TooManyRequests(
+                f"{self._open} requests are running or waiting on this model, the most that MAX_CONCURRENT_REQUESTS allows. Try again shortly.",
+                retry_after=1,
+            )
+            yield Failed.of(error)
+            return
+        self._open += 1
+        try:
+            async with contextlib.aclosing(self._generator.generate(request)) as events:
+                async for event in events:
+                    yield event
+        except ServiceError as error:
+            yield Failed.of(error)
+        finally:
+            self._open -= 1
+
+    def stats(self) -> RunnerStats:
+        stats = self._loop.stats()
+        return RunnerStats(
+            # Of the requests open, those that have no slot wait: in the engine's queue, or for their prompt to be encoded.
+            running=min(stats.running, self._open),
+            waiting=max(0, self._open - stats.running),
+            slots=stats.slots,
+            kv_used=stats.kv_used,
+            kv_total=stats.kv_total,
+            prefix_hit=stats.prefix_hit,
+            prefix_asked=stats.prefix_asked,
+            generated=stats.generated,
+            tokens_per_second=round(self._loop.tokens_per_second(), 1),
+        )

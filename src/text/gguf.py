@@ -1,0 +1,136 @@
+"""The vocabulary of a GGUF file, by llama.cpp, without the model's weights. Knows nothing of engines: any engine's GGUF will do."""
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import llama_cpp.llama_cpp as ll
+
+from src.errors import ModelLoadFailed
+from src.text.guard import any_of
+from src.text.tokenizer import Tokenizer
+
+LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+CONTROL = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN
+# Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
+# of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
+MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
+# llama.cpp takes a text apart at its special tokens in a time that grows with the square of their number.
+SPAN_CHARACTERS = 8192
+LEAD = "\ufdd1"  # a noncharacter: in no vocabulary, so it merges with nothing that follows
+
+
+def _print_errors(level: int, text: bytes, _: object) -> None:
+    if level == LOG_LEVEL_ERROR:
+        sys.stderr.write(text.decode(errors="replace"))
+
+
+_LOG = ll.llama_log_callback(_print_errors)  # llama.cpp keeps a bare pointer to it: it must live as long as the process
+
+
+class GGUFTokenizer(Tokenizer):
+    """llama.cpp's tokenizer. Its calls neither lock nor write the vocabulary, so threads may share it."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ModelLoadFailed, naming the file."""
+        name = Path(path).name
+        self._model: ll.llama_model_p | None = _load(path, name)
+        self._vocab = ll.llama_model_get_vocab(self._model)
+        kind = ll.llama_vocab_type(self._vocab)
+        if kind == ll.LLAMA_VOCAB_TYPE_NONE:  # encoding with it would abort the process
+            self.close()
+            raise ModelLoadFailed(f"{name} holds no vocabulary: a text model's GGUF is needed")
+        self.vocab_size = ll.llama_vocab_n_tokens(self._vocab)
+        bos = ll.llama_vocab_bos(self._vocab)
+        self.bos_token = bos if bos >= 0 and ll.llama_vocab_get_add_bos(self._vocab) else None
+        self.bos_text = self._text(bos)
+        self.eos_text = self._text(ll.llama_vocab_eos(self._vocab))
+        self.special_texts = tuple(self._find_special_texts())
+        template = ll.llama_model_chat_template(self._model, None)
+        self.chat_template = template.decode(errors="replace") if template else None
+        self._special = re.compile(any_of(self.special_texts))
+        self._pieces: dict[int, bytes] = {}
+        # SentencePiece vocabularies put a space before a text. LEAD takes it, and is cut off again with it.
+        self._lead_tokens = len(self._tokenize(LEAD)) if kind == ll.LLAMA_VOCAB_TYPE_SPM else 0
+
+    def _text(self, token: int) -> str:
+        return ll.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
+
+    def _find_special_texts(self) -> Iterator[str]:
+        for token in range(self.vocab_size):
+            attributes = ll.llama_vocab_get_attr(self._vocab, token)
+            if not attributes & (CONTROL | ll.LLAMA_TOKEN_ATTR_USER_DEFINED):
+                continue
+            text = self._text(token)
+            if attributes & CONTROL or MARKER.fullmatch(text):
+                yield text
+
+    @cached_property
+    def longest_token(self) -> int:
+        specials = (len(text.encode()) for text in self.special_texts)
+        pieces = (len(self.piece(token)) for token in range(self.vocab_size))
+        return max(chain(specials, pieces), default=1)
+
+    def piece(self, token: int) -> bytes:
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def _read_piece(self, token: int) -> bytes:
+        assert self._model
+        assert 0 <= token < self.vocab_size
+        size = 128
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            written = ll.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if written >= 0:
+                return buffer.raw[:written]
+            size = -written
+
+    def _encode_piece(self, text: str, *, first: bool) -> list[int]:
+        lead = 0 if first else self._lead_tokens
+        spans = self._spans(LEAD + text if lead else text)
+        return list(chain.from_iterable(map(self._tokenize, spans)))[lead:]
+
+    def _spans(self, text: str) -> Iterator[str]:
+        """The text in parts of bounded size, each but the first beginning with a special token: there llama.cpp cuts anyway."""
+        start = 0
+        while special := self._special.search(text, start + SPAN_CHARACTERS):
+            yield text[start : special.start()]
+            start = special.start()
+        yield text[start:]
+
+    def _tokenize(self, text: str) -> list[int]:
+        assert self._model
+        data = text.encode(errors="replace")  # half a surrogate pair is no UTF-8, and llama.cpp would abort over it
+        size = len(data) + 8
+        while True:
+            tokens = (ll.llama_token * size)()
+            written = ll.llama_tokenize(self._vocab, data, len(data), tokens, size, False, True)
+            if written >= 0:
+                return tokens[:written]
+            size = -written
+
+    def close(self) -> None:
+        if self._model:
+            ll.llama_model_free(self._model)
+        self._model = self._vocab = None
+
+
+def _load(path: str | Path, name: str) -> ll.llama_model_p:
+    if not Path(path).is_file():
+        raise ModelLoadFailed(f"{name} is missing, or no file")
+    ll.llama_log_set(_LOG, ctypes.c_void_p())
+    ll.llama_backend_init()
+    params = ll.llama_model_default_params()
+    params.vocab_only = True
+    model: ll.llama_model_p | None = ll.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelLoadFailed(f"{name} cannot be read: it is no GGUF, is damaged, or needs a newer llama.cpp")
+    return model

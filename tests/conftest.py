@@ -1,0 +1,16 @@
+"""What every test may use: the built-in model."""
+
+from pathlib import Path
+
+import pytest
+
+from src.settings import ROOT
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The built-in model, a real one of 98 MB."""
+    path = ROOT / "models" / "smollm2-135m" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        pytest.fail(f"{path} is missing: run ./scripts/start or ./scripts/test, which fetch it")
+    return path

@@ -1,0 +1,100 @@
+"""What only llama.cpp can show: its answers are llama.cpp's own, its prefix cache keeps its bound, its refusals have numbers."""
+
+import llama_cpp
+import pytest
+
+from src.engines import load_engine
+from src.engines.base import EngineOptions, Job
+from src.errors import ModelLoadFailed
+from src.sampling import SamplingParams
+
+
+def options(model_path, **changes) -> EngineOptions:
+    values = {"model_path": str(model_path), "context_length": 512, "max_sequences": 4, "cached_prefixes": 2, "threads": 2}
+    return EngineOptions(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def engine(model_path):
+    engine = load_engine("llama_cpp", options(model_path))
+    yield engine
+    engine.close()
+
+
+def run(engine, tokens, max_tokens=24, **sampling) -> tuple[list[int], int, str]:
+    engine.add(Job(id=1, tokens=tokens, prompt_tokens=len(tokens), max_tokens=max_tokens, sampling=SamplingParams(seed=1, **sampling)))
+    drawn, cached, finish = [], None, None
+    while steps := engine.step():
+        for step in steps:
+            cached = step.cached_tokens if step.cached_tokens is not None else cached
+            finish = step.finish or finish
+            drawn += [] if step.token is None else [step.token]
+    return drawn, cached, finish
+
+
+PROMPT = b"<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_greedy_output_is_llama_cpps_own(engine, model_path):
+    reference = llama_cpp.Llama(str(model_path), n_ctx=512, n_threads=2, verbose=False)
+    tokens = reference.tokenize(PROMPT, add_bos=False, special=True)
+    expected = []
+    for token in reference.generate(tokens, temp=0.0):
+        expected.append(token)
+        if len(expected) == 24 or token == reference.token_eos():
+            break
+    drawn, _, _ = run(engine, tokens, temperature=0.0)
+    assert drawn == expected
+
+
+def test_an_answer_ends_with_stop_at_the_end_of_turn_token(engine, model_path):
+    tokens = llama_cpp.Llama(str(model_path), vocab_only=True, verbose=False).tokenize(PROMPT, add_bos=False, special=True)
+    drawn, _, finish = run(engine, tokens, max_tokens=300, temperature=0.0)
+    assert finish == "stop"
+    assert len(drawn) < 300
+
+
+def test_at_most_cache_size_idle_sequences_keep_their_cells(engine):
+    for start in range(5):
+        run(engine, [40 + start * 3 + i for i in range(30)], max_tokens=2)
+    assert sum(bool(slot.cells) for slot in engine._slots.all) == 2
+
+
+def test_without_caching_nothing_is_kept(model_path):
+    engine = load_engine("llama_cpp", options(model_path, cached_prefixes=0))
+    tokens = list(range(40, 90))
+    run(engine, tokens)
+    assert run(engine, tokens)[1] == 0
+    engine.close()
+
+
+def test_a_longer_conversation_computes_only_what_is_new(engine):
+    tokens = list(range(40, 140))
+    drawn, _, _ = run(engine, tokens, max_tokens=5, ignore_eos=True)
+    longer = tokens + drawn + list(range(200, 230))
+    _, cached, _ = run(engine, longer)
+    assert cached == len(tokens) + 4, "the prompt and the drawn tokens but the last, which was never computed"
+
+
+def test_a_token_outside_the_vocabulary_is_refused_before_llama_cpp_would_abort(engine):
+    from src.errors import EngineError
+
+    with pytest.raises(EngineError, match="vocabulary"):
+        engine.add(Job(id=1, tokens=[10**6], prompt_tokens=1, max_tokens=1, sampling=SamplingParams(seed=1)))
+
+
+def test_a_plan_that_cannot_fit_is_refused_with_the_numbers(model_path):
+    with pytest.raises(ModelLoadFailed, match=r"needs 3\.5 GiB of KV cache, but 1\.\d GiB are free"):
+        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2 * 2**30))
+
+
+def test_a_device_that_is_not_there_is_refused_by_name(model_path):
+    with pytest.raises(ModelLoadFailed, match="DEVICE_TYPE=mps"):
+        load_engine("llama_cpp", options(model_path, device="mps"))
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path):
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelLoadFailed, match=r"broken\.gguf"):
+        load_engine("llama_cpp", options(path))

@@ -1,0 +1,132 @@
+"""A real server for tests: Gunicorn, manager and runner as a user starts them, on a free port; nothing of it is left behind."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+
+from src.settings import ROOT
+
+# The command line of the user's own service files, as it was handed down; only the address is ours.
+PLAIN_GUNICORN = (
+    "-m gunicorn --workers 1 --worker-class gevent --worker-connections 1000 --timeout 300 --keep-alive 5 "
+    "--max-requests {max_requests} --max-requests-jitter 0 --access-logfile - --error-logfile - src.api.app:application"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 30, what: str = "the condition") -> object:
+    """The first true value of the condition; fails the test after `timeout` seconds without one."""
+    give_up = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < give_up, f"{what} did not come true within {timeout} s"
+        time.sleep(0.05)
+    return value
+
+
+class Server:
+    """One running service. Settings are keyword arguments in capitals."""
+
+    def __init__(self, *, command: str = "run.py --mode prod", wait: bool = True, **settings: object) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="test-server-"))
+        self.url = f"http://127.0.0.1:{self.port}"
+        defaults = {"CONTEXT_LENGTH": 1024, "SHUTDOWN_GRACE_SECONDS": 15, "LOG_DIR": self.folder / "logs", "PORT": self.port}
+        self.environ = {**os.environ, **{key: str(value) for key, value in {**defaults, **settings}.items()}}
+        self.output_path = self.folder / "output"
+        with self.output_path.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *command.split()],
+                cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        if wait:
+            self.wait_healthy()
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text(errors="replace")
+
+    def log(self, name: str) -> str:
+        path = self.folder / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+    def wait_healthy(self, timeout: float = 60) -> None:
+        def healthy() -> bool:
+            assert self.process.poll() is None, f"the server ended:\n{self.output}"
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+            return False
+
+        try:
+            wait_until(healthy, timeout, "the server's health")
+        except AssertionError:
+            print(self.output)
+            self.kill()
+            raise
+
+    def client(self, **options: object) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **{"max_retries": 0, "timeout": 120, **options})
+
+    def async_client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+    def status(self) -> dict:
+        return httpx.get(f"{self.url}/v1/system/status", timeout=10).json()
+
+    def processes(self) -> list[psutil.Process]:
+        """The whole tree, the master first."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            master = psutil.Process(self.process.pid)
+            return [master, *master.children(recursive=True)]
+        return []
+
+    def pids(self, name: str) -> list[int]:
+        """Process ids by their place: master, gateway, manager, runner."""
+        return [use["pid"] for use in self.status()["processes"] if use["name"] == name]
+
+    def stop(self, timeout: float = 40) -> int:
+        """SIGTERM, as systemd sends it. Returns the exit status; fails if a process is left."""
+        tree = self.processes()
+        self.process.terminate()
+        status = self.process.wait(timeout)
+        assert_gone(tree)
+        return status
+
+    def kill(self) -> None:
+        """Whatever is still there ends now."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, kind: type | None, error: object, traceback: object) -> None:
+        if error is not None:
+            print(self.output[-5000:])
+        if self.process.poll() is None:
+            self.stop() if kind is None else self.kill()
+
+
+def assert_gone(tree: list[psutil.Process], timeout: float = 10) -> None:
+    """Every process of the tree has ended; those that have not are killed and named."""
+    _, alive = psutil.wait_procs(tree, timeout)
+    names = [" ".join(process.cmdline()) for process in alive]
+    for process in alive:
+        process.kill()
+    assert not alive, f"left behind: {names}"

@@ -8,10 +8,11 @@ Never preload_app: gevent patches a worker after the app would have been importe
 
 import os
 import sys
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from src import master  # noqa: E402
+from src import master
 
 _settings = master.load_settings()
 
@@ -39,13 +40,13 @@ when_ready = master.when_ready
 on_exit = master.on_exit
 
 
-def post_worker_init(worker):
+def post_worker_init(worker: Any) -> None:
     from src.api.worker import enter  # only now: gevent has patched what it imports
 
     enter(worker)
 
 
-def pre_request(worker, request):
+def pre_request(worker: Any, request: Any) -> None:
     from src.api.worker import count_request
 
     count_request(worker)

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     path: str
-    format: Literal["gguf", "safetensors"]
+    format: str  # gguf, safetensors
     size_bytes: int  # of all weight files
     modified: int  # Unix seconds, of the newest weight file
 
@@ -116,7 +116,7 @@ def _complete_sets(files: list[_Weight]) -> list[tuple[str, list[_Weight]]]:
     return [(name, parts) for (name, count), parts in sets.items() if count is None or len(parts) == count]
 
 
-def _entry(name: str, path: Path, form: Literal["gguf", "safetensors"], weights: list[_Weight]) -> ModelEntry:
+def _entry(name: str, path: Path, form: str, weights: list[_Weight]) -> ModelEntry:
     return ModelEntry(
         name=name,
         path=str(path),

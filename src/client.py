@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
@@ -34,7 +34,7 @@ READ_BYTES = 65536
 class Exchange:
     """One request on one Unix socket, and the messages that answer it. Closing it cancels the request."""
 
-    open: set["Exchange"] = set()  # all of this process, so that a shutdown can end them
+    open: ClassVar[set["Exchange"]] = set()  # all of this process, so that a shutdown can end them
 
     def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None) -> None:
         """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch. Raises OSError."""

@@ -1,27 +1,27 @@
 """Every failure the service can answer with. Knows HTTP status and OpenAI's error fields, but sends nothing.
 
-    ServiceError                      one refused or failed request
-    ├── InvalidJSON                   400  the body is not JSON, or not an object
-    ├── InvalidValue                  400  a field has a wrong type or value; param names it
-    ├── UnsupportedField              400  a field this server knows but cannot honour
-    ├── ContextLengthExceeded         400  the prompt leaves no room to generate
-    ├── ModelNotFound                 404
-    ├── NotFound                      404  no such route
-    ├── MethodNotAllowed              405
-    ├── BodyTimeout                   408  the body did not arrive in time
-    ├── BodyTooLarge                  413
-    ├── UnsupportedMediaType          415
-    ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
-    ├── InternalError                 500  our mistake
-    ├── EngineError                   500  the engine could not serve this one job
-    ├── ModelLoading                  503
-    ├── ModelLoadFailed               503
-    ├── EngineUnavailable             503  the runner is gone or out of reach
-    ├── ServerShuttingDown            503
-    └── RequestTimeout                504  REQUEST_TIMEOUT is over
-    EngineDead                        the whole engine is lost: its runner exits, the manager starts another
-    ClientGone                        the client hung up: nobody is left to answer
-    SettingsError                     a setting is wrong: the start stops
+ServiceError                      one refused or failed request
+├── InvalidJSON                   400  the body is not JSON, or not an object
+├── InvalidValue                  400  a field has a wrong type or value; param names it
+├── UnsupportedField              400  a field this server knows but cannot honour
+├── ContextLengthExceeded         400  the prompt leaves no room to generate
+├── ModelNotFound                 404
+├── NotFound                      404  no such route
+├── MethodNotAllowed              405
+├── BodyTimeout                   408  the body did not arrive in time
+├── BodyTooLarge                  413
+├── UnsupportedMediaType          415
+├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
+├── InternalError                 500  our mistake
+├── EngineError                   500  the engine could not serve this one job
+├── ModelLoading                  503
+├── ModelLoadFailed               503
+├── EngineUnavailable             503  the runner is gone or out of reach
+├── ServerShuttingDown            503
+└── RequestTimeout                504  REQUEST_TIMEOUT is over
+EngineDead                        the whole engine is lost: its runner exits, the manager starts another
+ClientGone                        the client hung up: nobody is left to answer
+SettingsError                     a setting is wrong: the start stops
 """
 
 

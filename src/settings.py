@@ -43,7 +43,7 @@ class Settings(BaseModel):
     max_concurrent_models: int = Field(1, ge=1, le=64, description="models loaded at a time")
     load_on_demand: bool = Field(True, description="load a model when a request names it")
     load_wait_seconds: float = Field(30, ge=0, description="time a request waits for its model to load before it gets a 503")
-    context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 8192")
+    context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per physical core")
     enable_caching: bool = Field(True, description="reuse the computed prefix of an earlier prompt")

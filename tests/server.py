@@ -18,7 +18,7 @@ from src.settings import ROOT
 
 # The command line of the user's own service files, as it was handed down; only the address is ours.
 PLAIN_GUNICORN = (
-    "-m gunicorn --workers 1 --worker-class gevent --worker-connections 1000 --timeout 300 --keep-alive 5 "
+    "-m gunicorn --bind 127.0.0.1:{port} --workers 1 --worker-class gevent --worker-connections 1000 --timeout 300 --keep-alive 5 "
     "--max-requests {max_requests} --max-requests-jitter 0 --access-logfile - --error-logfile - src.api.app:application"
 )
 

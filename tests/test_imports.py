@@ -53,7 +53,9 @@ def imports_of(path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}"[4:] in MODULES else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}"[4:] in MODULES else node.module for alias in node.names
+            }
     return {name[4:] for name in found if name.startswith("src.")}
 
 

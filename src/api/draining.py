@@ -1,7 +1,5 @@
 """What a gateway does when the server stops: refuses new requests, and ends the running ones when their time is over."""
 
-import flask
-
 from src.client import Exchange
 from src.errors import ServerShuttingDown
 

@@ -182,7 +182,9 @@ def _explain(error: ValidationError) -> InvalidValue | MissingField:
     if first["type"] == "missing":
         return MissingField(f"{param} is required.", param=param)
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return InvalidValue(f"{param} is wrong: expected {reason}." if "should be" in first["msg"] else f"{param} is wrong: {reason}.", param=param)
+    return InvalidValue(
+        f"{param} is wrong: expected {reason}." if "should be" in first["msg"] else f"{param} is wrong: {reason}.", param=param
+    )
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

@@ -90,7 +90,9 @@ def choose(wanted: str, model_format: str) -> str:
     for name in able:
         if reasons[name] is None and ENGINES[name].prefers():
             return name
-    told = "; ".join(f"{name}: {reason or f'not chosen on this machine by itself, set INFERENCE_ENGINE={name}'}" for name, reason in reasons.items())
+    told = "; ".join(
+        f"{name}: {reason or f'not chosen on this machine by itself, set INFERENCE_ENGINE={name}'}" for name, reason in reasons.items()
+    )
     raise ModelLoadFailed(f"No engine here can run a model in the format {model_format}. {told}.")
 
 

@@ -14,7 +14,18 @@ import msgspec
 from src import logs
 from src.catalog import ModelEntry
 from src.errors import EngineUnavailable, ModelLoadFailed, ServiceError
-from src.protocol import MAX_LINE_BYTES, AskStats, Failed, ProtocolError, RunnerEvent, RunnerReady, RunnerReport, RunnerStats, decode, encode
+from src.protocol import (
+    MAX_LINE_BYTES,
+    AskStats,
+    Failed,
+    ProtocolError,
+    RunnerEvent,
+    RunnerReady,
+    RunnerReport,
+    RunnerStats,
+    decode,
+    encode,
+)
 from src.spec import RunnerSpec
 
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed

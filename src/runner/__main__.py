@@ -17,14 +17,14 @@ from loguru import logger
 
 from src import logs
 from src.engines import load_engine, version
-from src.engines.base import Engine, EngineOptions
+from src.engines.base import Engine
 from src.errors import InternalError, ServiceError
 from src.protocol import Failed, Message, RunnerReady, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.runner.server import RunnerServer
-from src.spec import RunnerSpec
 from src.settings import Settings
+from src.spec import RunnerSpec
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer, Tokenizer
 

@@ -100,9 +100,7 @@ class Generator:
             if text:
                 yield Delta(text=text)
             if finish:
-                yield Finished(
-                    reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cached_tokens=cached_tokens
-                )
+                yield Finished(reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cached_tokens=cached_tokens)
                 return
 
     def _bytes_of(self, step: Step) -> bytes:

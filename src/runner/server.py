@@ -86,7 +86,7 @@ class RunnerServer:
     async def _events(self, request: Generate) -> AsyncGenerator[Message, None]:
         if self._open >= self._max_requests:
             error = TooManyRequests(
-                f"{self._open} requests are running or waiting on this model, the most that MAX_CONCURRENT_REQUESTS allows. Try again shortly.",
+                f"{self._open} requests are running or waiting on this model, the most that MAX_CONCURRENT_REQUESTS allows.",
                 retry_after=1,
             )
             yield Failed.of(error)

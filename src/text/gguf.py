@@ -20,8 +20,9 @@ CONTROL = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN
 # Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
 # of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
 MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
-# llama.cpp takes a text apart at its special tokens in a time that grows with the square of their number.
 SPAN_CHARACTERS = 8192
+RUN_CHARACTERS = 4096
+LONG_RUN = re.compile(rf"(?<!\S)\S{{{RUN_CHARACTERS + 1},}}|(?<!\s)\s{{{RUN_CHARACTERS + 1},}}")
 LEAD = "\ufdd1"  # a noncharacter: in no vocabulary, so it merges with nothing that follows
 
 
@@ -53,7 +54,9 @@ class GGUFTokenizer(Tokenizer):
         self.special_texts = tuple(self._find_special_texts())
         template = ll.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode(errors="replace") if template else None
-        self._special = re.compile(any_of(self.special_texts))
+        special = any_of(self.special_texts)
+        self._special = re.compile(special)
+        self._run_part = re.compile(rf"(?:{special}|.){{1,{RUN_CHARACTERS}}}", re.DOTALL)
         self._pieces: dict[int, bytes] = {}
         # SentencePiece vocabularies put a space before a text. LEAD takes it, and is cut off again with it.
         self._lead_tokens = len(self._tokenize(LEAD)) if kind == ll.LLAMA_VOCAB_TYPE_SPM else 0
@@ -94,17 +97,32 @@ class GGUFTokenizer(Tokenizer):
             size = -written
 
     def _encode_piece(self, text: str, *, first: bool) -> list[int]:
-        lead = 0 if first else self._lead_tokens
-        spans = self._spans(LEAD + text if lead else text)
-        return list(chain.from_iterable(map(self._tokenize, spans)))[lead:]
+        ids: list[int] = []
+        for span in self._spans(text):
+            for part in self._parts(span):
+                lead = 0 if first else self._lead_tokens
+                ids += self._tokenize(LEAD + part if lead else part)[lead:]
+                first = False
+        return ids
 
     def _spans(self, text: str) -> Iterator[str]:
-        """The text in parts of bounded size, each but the first beginning with a special token: there llama.cpp cuts anyway."""
+        """A long text in spans that begin with a special token, where llama.cpp cuts anyway: it does so in a time that
+        grows with the square of their number."""
         start = 0
         while special := self._special.search(text, start + SPAN_CHARACTERS):
             yield text[start : special.start()]
             start = special.start()
         yield text[start:]
+
+    def _parts(self, span: str) -> Iterator[str]:
+        """The span, cut in words and gaps of thousands of characters, though never in a special token. llama.cpp splits
+        some vocabularies' words by std::regex, which recurses for each character: at about 27,000 the process dies."""
+        start = 0
+        for run in LONG_RUN.finditer(span):
+            for part in self._run_part.finditer(span, run.start(), run.end()):
+                yield span[start : part.end()]
+                start = part.end()
+        yield span[start:]
 
     def _tokenize(self, text: str) -> list[int]:
         assert self._model

@@ -10,7 +10,7 @@ import llama_cpp.llama_cpp as ll
 from src.engines.base import EngineOptions
 from src.errors import ModelLoadFailed
 
-DEFAULT_CONTEXT = 8192  # tokens, where the setting leaves it open; many models could take far more than memory does
+DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more memory than there is
 DEFAULT_SLOTS = 20
 KV_SHARE = 0.2  # of the free memory, for as many slots as the setting leaves open
 KV_BYTES = 2  # one f16

@@ -3,6 +3,7 @@
 While it waits for an answer it watches the HTTP client's socket too: one poll for both, no second greenlet.
 """
 
+import contextlib
 import select
 import socket
 import time
@@ -64,8 +65,7 @@ class Exchange:
         while b"\n" not in self._buffer:
             if not self._wait():
                 return None
-            data = self._socket.recv(READ_BYTES)
-            if not data:
+            if not (data := self._read()):
                 raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
             self._buffer += data
         end = self._buffer.index(b"\n") + 1
@@ -82,11 +82,19 @@ class Exchange:
     def abort(self, error: ServiceError) -> None:
         """End the exchange from another greenlet: its reader raises `error`."""
         self._abort = error
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the other side may be gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         Exchange.open.discard(self)
         self._socket.close()
+
+    def _read(self) -> bytes:
+        """What has come; b"" once the other side is gone. One that never took our request resets the connection."""
+        try:
+            return self._socket.recv(READ_BYTES)
+        except ConnectionError:
+            return b""
 
     def _wait(self) -> bool:
         """Wait for data. False after IDLE_SECONDS without any."""

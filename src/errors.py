@@ -3,6 +3,7 @@
 ServiceError                      one refused or failed request
 ├── InvalidJSON                   400  the body is not JSON, or not an object
 ├── InvalidValue                  400  a field has a wrong type or value; param names it
+├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
 ├── ModelNotFound                 404

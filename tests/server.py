@@ -16,10 +16,10 @@ import psutil
 
 from src.settings import ROOT
 
-# The command line of the user's own service files, as it was handed down; only the address is ours.
+# The command line of existing service files; only the address and the number of requests differ.
 PLAIN_GUNICORN = (
     "-m gunicorn --bind 127.0.0.1:{port} --workers 1 --worker-class gevent --worker-connections 1000 --timeout 300 --keep-alive 5 "
-    "--max-requests {max_requests} --max-requests-jitter 0 --access-logfile - --error-logfile - src.api.app:application"
+    "--max-requests 5 --max-requests-jitter 0 --access-logfile - --error-logfile - src.api.app:application"
 )
 
 
@@ -50,7 +50,7 @@ class Server:
         self.output_path = self.folder / "output"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *command.split()],
+                [sys.executable, *command.format(port=self.port).split()],
                 cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         if wait:

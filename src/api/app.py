@@ -16,6 +16,7 @@ from src.settings import ROOT, Settings
 def create_app(settings: Settings) -> flask.Flask:
     """An app that asks the manager whose socket lies in settings.run_dir. Loads nothing: models live in the runners."""
     app = flask.Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["service"] = Service(settings, ManagerClient(str(Path(settings.run_dir) / "manager.sock")))
     app.before_request(record.begin)

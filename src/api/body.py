@@ -5,7 +5,8 @@ from typing import Any
 import flask
 import msgspec
 from gevent import Timeout
-from werkzeug.exceptions import RequestTimeout, UnsupportedMediaType
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from src.errors import InvalidJSON
 
@@ -20,8 +21,15 @@ def read_json(timeout: float) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
     # gevent sets no bound on a body that trickles in; only a timeout around the whole read does.
-    with Timeout(timeout, RequestTimeout):
-        data = request.get_data(cache=False)
+    try:
+        with Timeout(timeout, RequestTimeout):
+            data = request.get_data(cache=False)
+            rest = request.environ["wsgi.input"].read(1)
+    except (ParseException, ClientDisconnected):
+        # Not `from error`: its text quotes the body.
+        raise InvalidJSON("The body broke off, or its chunks are not what Transfer-Encoding: chunked asks for.") from None
+    if rest:  # werkzeug cuts a chunked body off at its limit and says nothing
+        raise RequestEntityTooLarge
     if request.content_length is not None and len(data) != request.content_length:
         raise InvalidJSON(f"The body ended after {len(data)} of the {request.content_length} bytes that Content-Length promised.")
     try:

@@ -22,14 +22,14 @@ _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
 }
 
 
-def as_service_error(error: BaseException) -> ServiceError:
-    """The error to answer with. One that is nobody's fault but ours is logged with its traceback, and told without."""
+def as_service_error(error: BaseException, of: Record) -> ServiceError:
+    """The error to answer the request `of` with. One that is nobody's fault but ours is logged with its traceback, and told without."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, http.HTTPException) and error.code is not None:
         kind, text = _HTTP_ERRORS.get(error.code, (errors.InvalidValue, "The request is not valid HTTP: " + (error.description or "")))
         return kind(text.format(method=flask.request.method, path=flask.request.path[:200]))
-    logger.opt(exception=error).error("A request failed")
+    logger.opt(exception=error).error("Request {} failed", of.id)
     return errors.InternalError("The server made a mistake. Its errors.log says which, under this response's X-Request-ID.")
 
 
@@ -38,15 +38,13 @@ def respond(error: Exception) -> flask.Response:
     if isinstance(error, ClientGone):
         record().error = "client_gone"
         return flask.Response(status=_CLIENT_CLOSED)
-    failure = as_service_error(error)
+    failure = as_service_error(error, record())
     record().error = failure.code
     response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
-    if failure.status in (408, 413):
-        response.headers["Connection"] = "close"  # what is left of the body is not worth reading
     return response
 
 
@@ -62,6 +60,6 @@ def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
     except ClientGone:
         of.error = "client_gone"
     except Exception as error:
-        failure = as_service_error(error)
+        failure = as_service_error(error, of)
         of.error = failure.code
         yield b"data: " + msgspec.json.encode(failure.body()) + b"\n\n"

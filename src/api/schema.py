@@ -3,7 +3,17 @@
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from src.errors import InvalidValue, MissingField, UnsupportedField
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
@@ -62,6 +72,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
 
+# Picks the one form of a field that can be a string or a list, so that an error tells what is wrong with that form.
+_ByShape = Discriminator(lambda value: "as list" if isinstance(value, list) else "as string")
+_AsString, _AsList = Tag("as string"), Tag("as list")
+
+
 class StreamOptions(_Strict):
     include_usage: bool | None = None
 
@@ -71,9 +86,12 @@ class TextPart(_Strict):
     text: str
 
 
+Content = Annotated[Annotated[str, _AsString] | Annotated[list[TextPart], Field(min_length=1), _AsList], _ByShape]
+
+
 class ChatMessage(_Strict):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    content: Content | None = None
     name: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[Any] | None = None
@@ -96,7 +114,8 @@ class ChatMessage(_Strict):
         return {key: value for key, value in message.items() if value is not None or key == "content"}
 
 
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Stop = Annotated[Annotated[StopText, _AsString] | Annotated[list[StopText], Field(max_length=16), _AsList], _ByShape]
 
 
 class GenerationRequest(_Strict):
@@ -114,7 +133,7 @@ class GenerationRequest(_Strict):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=2)
     seed: int | None = Field(None, ge=-INT64_MAX - 1, le=INT64_MAX)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop: Stop | None = None
     ignore_eos: bool | None = None
 
     @field_validator("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", mode="before")
@@ -145,8 +164,12 @@ class ChatRequest(GenerationRequest):
         return self._generate(prompt, self.max_completion_tokens or self.max_tokens)
 
 
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Prompt = Annotated[Annotated[str, _AsString] | Annotated[list[TokenId], Field(min_length=1), _AsList], _ByShape]
+
+
 class CompletionRequest(GenerationRequest):
-    prompt: str | Annotated[list[Annotated[int, Field(ge=0, le=INT32_MAX)]], Field(min_length=1)]
+    prompt: Prompt
 
     def generate(self) -> Generate:
         prompt = TextPrompt(text=self.prompt) if isinstance(self.prompt, str) else TokenPrompt(tokens=self.prompt)
@@ -188,11 +211,11 @@ def _explain(error: ValidationError) -> InvalidValue | MissingField:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """("messages", 0, "content", "str") to messages[0].content: names that are pydantic's own, of union members, are left out."""
+    """("messages", 0, "content", "as string") to messages[0].content: the tags of forms are left out."""
     path = ""
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "int", "float", "bool"):
+        elif part.isidentifier():
             path += f".{part}" if path else part
     return path or "body"

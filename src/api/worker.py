@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import msgspec
@@ -20,6 +20,7 @@ from gunicorn.http import errors as http_errors
 
 from src import logs, master
 from src.api import draining
+from src.api.record import Record
 from src.settings import Settings
 
 _PARSE_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
@@ -35,6 +36,8 @@ def enter(worker: Any) -> None:
     settings = Settings.load()
     logs.configure(settings, "gateway")
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
+    worker.timeout_ctx = lambda: _KeepAlive(worker.cfg.keepalive, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer: it tells its workers
     worker.recycle_at, worker.max_requests = worker.max_requests, sys.maxsize
     worker.succession_asked = False
     # A worker that is being replaced serves its last streams to their end, which REQUEST_TIMEOUT bounds. When the
@@ -43,7 +46,7 @@ def enter(worker: Any) -> None:
     worker.cfg.set("graceful_timeout", int(patience) + 10)
     if worker.reloader:
         worker.reloader._callback = lambda path: _reload(worker, path)
-    gevent.spawn(_watch_for_stop, settings.shutdown_grace_seconds)
+    gevent.spawn(_watch_for_stop, worker, settings.shutdown_grace_seconds)
     if master.take_succession():
         # This worker accepts in a moment; connections that come till then wait in the listener that both share.
         os.kill(worker.ppid, signal.SIGTTOU)
@@ -69,12 +72,41 @@ def _reload(worker: Any, path: str) -> None:
     _ask_for_successor(worker)
 
 
-def _watch_for_stop(grace: float) -> None:
+def _watch_for_stop(worker: Any, grace: float) -> None:
     while not master.stopping():
         gevent.sleep(0.1)
+    worker.alive = False  # a SIGTERM that came while this worker was starting was lost
     draining.begin()
+    _KeepAlive.end_all()
     gevent.sleep(grace)
     draining.cut()
+
+
+class _KeepAlive(gevent.Timeout):  # type: ignore[misc]  # gevent has no types
+    """Gunicorn's wait for a connection's next request, which can be ended early: else a stop takes all of its seconds."""
+
+    waiting: ClassVar[set["_KeepAlive"]] = set()
+
+    def __enter__(self) -> "_KeepAlive":
+        if master.stopping():
+            self.seconds = 0.1  # for a request that is on its way: it learns why it is not served
+        self._greenlet = gevent.getcurrent()
+        self.waiting.add(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> bool:
+        self.waiting.discard(self)
+        return bool(super().__exit__(*raised))
+
+    @classmethod
+    def end_all(cls) -> None:
+        for wait in list(cls.waiting):
+            gevent.get_hub().loop.run_callback(wait._end)
+
+    def _end(self) -> None:
+        if self in self.waiting:  # its request may have come since
+            self._greenlet.throw(self)
 
 
 def _answer_broken_request(worker: Any, client: socket.socket, error: Exception) -> None:
@@ -93,7 +125,7 @@ def _answer_broken_request(worker: Any, client: socket.socket, error: Exception)
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n\r\n"
     )
-    logs.requests.info("id={} key=- route=- model=- status={} error={} at={:.0f}", request_id, status, code, time.time())
+    Record(id=request_id, route="-", began=time.monotonic(), status=status, error=code).write()
     try:
         client.sendall(head.encode() + body)
     except OSError as failure:

@@ -93,10 +93,12 @@ class Supervised:
             began = time.monotonic()
             try:
                 await self._start()
-            except ServiceError as error:
+            except (ServiceError, ProtocolError, OSError) as error:
                 await self._kill()
-                await self._become("failed", error.message)
-                logs.models.error("Model {} failed to load: {}", self.entry.name, error.message)
+                if self.state == "unloading":  # stopped while it was loading
+                    return
+                await self._become("failed", str(error))
+                logs.models.error("Model {} failed to load: {}", self.entry.name, error)
                 return
             reason = await self._death()
             if self.state == "unloading":

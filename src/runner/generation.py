@@ -45,17 +45,20 @@ class Generator:
         if isinstance(prompt, ChatPrompt):
             if self._template is None:
                 raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-            return self._encode_text(self._template.render(prompt.messages), "messages")
+            for message in prompt.messages:
+                self._refuse_if_too_long(message["content"] or "", "messages")
+            return self._tokenizer.encode(self._template.render(prompt.messages), add_bos=True)
         if isinstance(prompt, TextPrompt):
-            return self._encode_text(prompt.text, "prompt")
+            self._refuse_if_too_long(prompt.text, "prompt")
+            return self._tokenizer.encode(prompt.text, add_bos=True)
         if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
             raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
         return prompt.tokens
 
-    def _encode_text(self, text: str, param: str) -> list[int]:
+    def _refuse_if_too_long(self, text: str, param: str) -> None:
+        """By its size alone, before megabytes cost seconds of rendering and encoding."""
         if self._tokenizer.surely_exceeds(text, self._context_length):
             raise self._too_long(f"more than {self._context_length}", param)
-        return self._tokenizer.encode(text, add_bos=True)
 
     def _room(self, prompt: list[int], param: str) -> int:
         """Completion tokens that fit beside the prompt."""

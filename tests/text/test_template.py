@@ -81,6 +81,11 @@ def test_a_refusal_passes_on_the_templates_words():
     assert caught.value.param == "messages"
 
 
+def test_a_refusal_passes_on_no_other_words_of_the_template():
+    with pytest.raises(InvalidValue, match=r"messages: Unknown role:$"):
+        render("{{ 'some longer words' and raise_exception('Unknown role: ' + messages[0].role) }}")
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,14 @@ BATCH_TOKENS = 512  # most tokens one llama_decode computes
 GIB = 2**30
 
 
-class LogTail:
-    """Swallows llama.cpp's log and keeps its last errors, so that a failed load can say why."""
+_errors: deque[str] = deque(maxlen=4)  # llama.cpp's last ones, so that a failed load can say why
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._callback = ll.llama_log_callback(self._keep)  # llama.cpp holds a bare pointer: this must outlive it
-        ll.llama_log_set(self._callback, ctypes.c_void_p())
 
-    def _keep(self, level: int, text: bytes, _: Any) -> None:
-        if level == 4:  # GGML_LOG_LEVEL_ERROR
-            self.lines = [*self.lines[-3:], text.decode(errors="replace").strip()]
+@ll.llama_log_callback  # type: ignore[untyped-decorator]
+def _keep_errors(level: int, text: bytes, _: Any) -> None:
+    """llama.cpp holds a bare pointer to this for as long as the process lives: a function of the module outlives it."""
+    if level == 4:  # GGML_LOG_LEVEL_ERROR
+        _errors.append(text.decode(errors="replace").strip())
 
 
 class LoadedModel:
@@ -36,14 +34,15 @@ class LoadedModel:
 
     def __init__(self, options: EngineOptions) -> None:
         """Raises ModelLoadFailed, naming the file, the reason and, where memory is short, the numbers."""
-        self._log = LogTail()
+        _errors.clear()
+        ll.llama_log_set(_keep_errors, ctypes.c_void_p())
         name = Path(options.model_path).name
         ll.llama_backend_init()
         params = ll.llama_model_default_params()
         self.device = _choose_device(options.device, params)
         self.model = ll.llama_model_load_from_file(str(options.model_path).encode(), params)
         if not self.model:
-            raise ModelLoadFailed(f"llama.cpp cannot load {name}: {'; '.join(self._log.lines) or 'no reason given'}")
+            raise ModelLoadFailed(f"llama.cpp cannot load {name}: {'; '.join(_errors) or 'no reason given'}")
         self.vocab = ll.llama_model_get_vocab(self.model)
         self.n_vocab = ll.llama_vocab_n_tokens(self.vocab)
         self.n_swa = ll.llama_model_n_swa(self.model)
@@ -53,7 +52,7 @@ class LoadedModel:
         if not self.context:
             raise ModelLoadFailed(
                 f"llama.cpp cannot make a context of {self.slots} × {self.context_length} tokens for {name}: "
-                f"{'; '.join(self._log.lines) or 'no reason given'}. Lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES."
+                f"{'; '.join(_errors) or 'no reason given'}. Lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES."
             )
         self.memory = ll.llama_get_memory(self.context)
 

@@ -1,0 +1,176 @@
+"""Events become OpenAI's chunks in OpenAI's order, and the plain reply is the fold of what streaming would have sent."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.api.render import DONE, PING, ChatRenderer, CompletionRenderer, server_sent_events, usage
+from src.protocol import Delta, Finished, Started
+
+STARTED = Started(prompt_tokens=5, cached_tokens=2, queue_seconds=0.1)
+FINISHED = Finished(reason="length", prompt_tokens=5, completion_tokens=3, cached_tokens=2)
+EVENTS = [STARTED, Delta(text="Hel"), Delta(text="lo"), FINISHED]
+USAGE = {
+    "prompt_tokens": 5,
+    "completion_tokens": 3,
+    "total_tokens": 8,
+    "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 0,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+}
+CHAT_HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+TEXT_HEAD = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
+RENDERERS = pytest.mark.parametrize("kind", [ChatRenderer, CompletionRenderer])
+
+
+def renderer(kind: type, include_usage: bool = True):
+    id = "chatcmpl-1" if kind is ChatRenderer else "cmpl-1"
+    return kind(id=id, created=7, model="m", include_usage=include_usage)
+
+
+def chat_choice(delta: dict, finish_reason: str | None = None) -> dict:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def text_choice(text: str, finish_reason: str | None = None) -> dict:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
+CHAT_CHOICES = [
+    chat_choice({"role": "assistant", "content": ""}),
+    chat_choice({"content": "Hel"}),
+    chat_choice({"content": "lo"}),
+    chat_choice({}, "length"),
+]
+TEXT_CHOICES = [text_choice("Hel"), text_choice("lo"), text_choice("", "length")]
+
+
+def test_a_chat_stream_is_role_then_content_then_the_reason():
+    expected = [{**CHAT_HEAD, "choices": [choice]} for choice in CHAT_CHOICES]
+    assert list(renderer(ChatRenderer, include_usage=False).chunks(EVENTS)) == expected
+
+
+def test_a_text_stream_is_text_then_the_reason():
+    expected = [{**TEXT_HEAD, "choices": [choice]} for choice in TEXT_CHOICES]
+    assert list(renderer(CompletionRenderer, include_usage=False).chunks(EVENTS)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "choices"), [(ChatRenderer, CHAT_HEAD, CHAT_CHOICES), (CompletionRenderer, TEXT_HEAD, TEXT_CHOICES)]
+)
+def test_usage_where_asked_for_is_null_in_every_chunk_but_one_more_at_the_end(kind, head, choices):
+    expected = [{**head, "choices": [choice], "usage": None} for choice in choices]
+    assert list(renderer(kind).chunks(EVENTS)) == [*expected, {**head, "choices": [], "usage": USAGE}]
+
+
+def test_a_chat_reply_is_openais_object():
+    chunks = renderer(ChatRenderer)
+    assert chunks.fold(chunks.chunks(EVENTS)) == {
+        **CHAT_HEAD,
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello", "refusal": None},
+                "logprobs": None,
+                "finish_reason": "length",
+            }
+        ],
+        "usage": USAGE,
+    }
+
+
+def test_a_text_reply_is_openais_object():
+    chunks = renderer(CompletionRenderer)
+    assert chunks.fold(chunks.chunks(EVENTS)) == {**TEXT_HEAD, "choices": [text_choice("Hello", "length")], "usage": USAGE}
+
+
+@RENDERERS
+def test_chunks_come_as_their_events_come(kind):
+    taken = []
+
+    def events():
+        for event in EVENTS:
+            taken.append(event)
+            yield event
+
+    chunks = renderer(kind).chunks(events())
+    next(chunks)
+    assert len(taken) == (1 if kind is ChatRenderer else 2), "a chunk waited for a later event"
+
+
+@RENDERERS
+def test_a_reply_ends_with_its_last_event(kind):
+    def events():
+        yield from EVENTS
+        raise AssertionError("read on")
+
+    assert list(renderer(kind).chunks(events()))[-1]["usage"] == USAGE
+
+
+@RENDERERS
+def test_an_empty_answer_has_all_its_fields(kind):
+    of = renderer(kind)
+    [choice] = of.fold(of.chunks([STARTED, FINISHED]))["choices"]
+    assert choice["message"]["content"] == "" if kind is ChatRenderer else choice["text"] == ""
+
+
+def test_a_stream_is_framed_as_server_sent_events_and_ends_with_done():
+    frames = list(server_sent_events(renderer(ChatRenderer, include_usage=False).chunks([STARTED, None, *EVENTS[1:]])))
+    assert frames[1] == PING == b": ping\n\n"
+    assert frames[-1] == DONE == b"data: [DONE]\n\n"
+    assert frames.count(DONE) == 1
+    bodies = [frame.removeprefix(b"data: ") for frame in frames[:-1] if frame != PING]
+    assert [msgspec.json.decode(body) for body in bodies] == [{**CHAT_HEAD, "choices": [choice]} for choice in CHAT_CHOICES]
+    assert all(body.endswith(b"\n\n") and body.count(b"\n") == 2 for body in bodies)
+
+
+def test_a_stream_that_fails_has_no_done():
+    def events():
+        yield from EVENTS[:2]
+        raise RuntimeError
+
+    frames = []
+    with pytest.raises(RuntimeError):
+        frames.extend(server_sent_events(renderer(ChatRenderer).chunks(events())))
+    assert DONE not in frames
+
+
+def test_silence_is_a_comment_in_a_stream_and_nothing_in_a_plain_reply():
+    of = renderer(CompletionRenderer)
+    silent = [None, STARTED, None, Delta(text="Hel"), None, Delta(text="lo"), None, FINISHED]
+    assert list(of.chunks(silent)).count(None) == 4
+    assert of.fold(of.chunks(silent)) == of.fold(of.chunks(EVENTS))
+
+
+def test_usage_sums_prompt_and_completion():
+    assert usage(FINISHED) == USAGE
+
+
+def text_of(frames: list[bytes], kind: type) -> tuple[str, set[str | None], dict | None]:
+    """What a client makes of a stream: the text, the finish reasons and the usage."""
+    chunks = [msgspec.json.decode(frame.removeprefix(b"data: ")) for frame in frames if frame not in (PING, DONE)]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    text = "".join(choice["delta"].get("content", "") if kind is ChatRenderer else choice["text"] for choice in choices)
+    reasons = {choice["finish_reason"] for choice in choices} - {None}
+    return text, reasons, next((chunk["usage"] for chunk in chunks if chunk.get("usage")), None)
+
+
+@RENDERERS
+@settings(deadline=None)
+@given(texts=st.lists(st.none() | st.text()), reason=st.sampled_from(["stop", "length"]), counts=st.tuples(*[st.integers(0, 2**31)] * 3))
+def test_streamed_and_plain_replies_agree(kind, texts, reason, counts):
+    finished = Finished(reason=reason, prompt_tokens=counts[0], completion_tokens=counts[1], cached_tokens=counts[2])
+    events = [STARTED, *(None if text is None else Delta(text=text) for text in texts), finished]
+    whole = renderer(kind).fold(renderer(kind).chunks(events))
+    [choice] = whole["choices"]
+    text = choice["message"]["content"] if kind is ChatRenderer else choice["text"]
+    assert text == "".join(text or "" for text in texts)
+    frames = list(server_sent_events(renderer(kind).chunks(events)))
+    assert text_of(frames, kind) == (text, {choice["finish_reason"]}, whole["usage"])
+    assert frames[-1] == DONE

@@ -1,0 +1,372 @@
+"""OpenAI's JSON: what is right becomes a request for a runner, what is wrong an error that names the field and echoes nothing."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.api.schema import _UNSUPPORTED, ChatRequest, CompletionRequest, GenerationRequest, LoadRequest, parse
+from src.errors import InvalidValue, MissingField, ServiceError, UnsupportedField
+from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
+from src.sampling import SamplingParams
+
+CANARY = "canary-7f3a"
+KINDS = {ChatRequest: {"messages": [{"role": "user", "content": "hi"}]}, CompletionRequest: {"prompt": "hi"}}
+
+
+def chat(**fields: object) -> ChatRequest:
+    return parse(ChatRequest, {**KINDS[ChatRequest], **fields})
+
+
+def completion(**fields: object) -> CompletionRequest:
+    return parse(CompletionRequest, {**KINDS[CompletionRequest], **fields})
+
+
+def message(role: object = "user", content: object = "hi", **fields: object) -> dict:
+    return {"messages": [{"role": role, "content": content, **fields}]}
+
+
+def refused(kind: type, fields: dict) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        parse(kind, {**KINDS.get(kind, {}), **fields})
+    error = caught.value
+    assert error.status == 400
+    assert error.param
+    assert error.param in error.message
+    assert CANARY not in str(error.body())
+    return error
+
+
+def ranges(name: str, least: float, most: float, *, beyond: float = 1) -> list[tuple[str, object, str]]:
+    return [(name, least - beyond, "greater than"), (name, most + beyond, "less than or equal")]
+
+
+INT64 = 2**63
+NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+INTEGERS = ("max_tokens", "top_k", "seed")
+BAD_FIELDS = [
+    *ranges("temperature", 0, 2, beyond=0.001),
+    *ranges("top_p", 0, 1, beyond=0.001),
+    *ranges("min_p", 0, 1, beyond=0.001),
+    *ranges("presence_penalty", -2, 2, beyond=0.001),
+    *ranges("frequency_penalty", -2, 2, beyond=0.001),
+    ("repetition_penalty", 0, "greater than 0"),
+    ("repetition_penalty", 2.001, "less than or equal"),
+    *ranges("top_k", -1, 2**31 - 1),
+    *ranges("max_tokens", 1, 2**31 - 1),
+    *ranges("seed", -INT64, INT64 - 1),
+    *((name, value, "valid number") for name in NUMBERS for value in ("1", CANARY, [], {}, [1])),
+    *((name, value, "a number") for name in NUMBERS for value in (True, False)),
+    *((name, value, "valid integer") for name in INTEGERS for value in (True, False, "1", CANARY, 1.0, 1.5, [], {})),
+    *((name, 2**64, "less than or equal") for name in INTEGERS),
+    ("seed", -(2**64), "greater than or equal"),
+    ("seed", 10**4000, "less than or equal"),
+    ("temperature", 10**400, "valid number"),
+    ("model", 5, "valid string"),
+    ("model", True, "valid string"),
+    ("model", [CANARY], "valid string"),
+    ("model", "", "at least 1 character"),
+    ("stream", 1, "valid boolean"),
+    ("stream", "true", "valid boolean"),
+    ("stream", CANARY, "valid boolean"),
+    ("ignore_eos", 0, "valid boolean"),
+    ("stream_options", True, "dictionary"),
+    ("stream_options", CANARY, "dictionary"),
+    ("stop", 5, "valid string"),
+    ("stop", True, "valid string"),
+    ("stop", {CANARY: CANARY}, "valid string"),
+    ("stop", "", "at least 1 character"),
+    ("stop", "x" * 257, "at most 256 characters"),
+    ("stop", ["x"] * 17, "at most 16 items"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "value", "told"), BAD_FIELDS, ids=lambda value: str(value)[:20])
+def test_a_wrong_value_is_refused_by_name(kind, name, value, told):
+    error = refused(kind, {name: value})
+    assert type(error) is InvalidValue
+    assert error.param == name
+    assert told in error.message
+
+
+BAD_PARTS = [
+    ({"stop": [""]}, InvalidValue, "stop[0]", "at least 1 character"),
+    ({"stop": ["a", 5]}, InvalidValue, "stop[1]", "valid string"),
+    ({"stop": ["a", None]}, InvalidValue, "stop[1]", "valid string"),
+    ({"stop": ["x" * 257]}, InvalidValue, "stop[0]", "at most 256 characters"),
+    ({"stop": [[CANARY]]}, InvalidValue, "stop[0]", "valid string"),
+    ({"stream_options": {"include_usage": 1}}, InvalidValue, "stream_options.include_usage", "valid boolean"),
+    ({"stream_options": {"include_usage": CANARY}}, InvalidValue, "stream_options.include_usage", "valid boolean"),
+]
+BAD_CHATS = [
+    *BAD_PARTS,
+    ({"max_completion_tokens": 0}, InvalidValue, "max_completion_tokens", "greater than or equal to 1"),
+    ({"max_completion_tokens": 2**31}, InvalidValue, "max_completion_tokens", "less than or equal"),
+    ({"max_completion_tokens": True}, InvalidValue, "max_completion_tokens", "valid integer"),
+    ({"messages": []}, InvalidValue, "messages", "at least 1 item"),
+    ({"messages": None}, InvalidValue, "messages", "valid list"),
+    ({"messages": CANARY}, InvalidValue, "messages", "valid list"),
+    ({"messages": {"role": "user"}}, InvalidValue, "messages", "valid list"),
+    ({"messages": KINDS[ChatRequest]["messages"] * 2049}, InvalidValue, "messages", "at most 2048 items"),
+    ({"messages": [CANARY]}, InvalidValue, "messages[0]", "dictionary"),
+    ({"messages": [None]}, InvalidValue, "messages[0]", "dictionary"),
+    ({"messages": [{}]}, MissingField, "messages[0].role", "required"),
+    ({"messages": [{"content": CANARY}]}, MissingField, "messages[0].role", "required"),
+    ({"messages": [{"role": "user", "content": "a"}, {"role": "robot"}]}, InvalidValue, "messages[1].role", "'assistant'"),
+    (message(role=CANARY), InvalidValue, "messages[0].role", "'assistant'"),
+    (message(role=5), InvalidValue, "messages[0].role", "'assistant'"),
+    (message(role=None), InvalidValue, "messages[0].role", "'assistant'"),
+    ({"messages": [{"role": "user"}]}, InvalidValue, "messages[0]", "content is required for the role user"),
+    *(
+        (message(role=role, content=None), InvalidValue, "messages[0]", f"content is required for the role {role}")
+        for role in ("system", "developer", "user", "tool", "function")
+    ),
+    (message(content=5), InvalidValue, "messages[0].content", "valid string"),
+    (message(content=True), InvalidValue, "messages[0].content", "valid string"),
+    (message(content={"text": CANARY}), InvalidValue, "messages[0].content", "valid string"),
+    (message(content=[]), InvalidValue, "messages[0].content", "at least 1 item"),
+    (message(content=[CANARY]), InvalidValue, "messages[0].content[0]", "dictionary"),
+    (message(content=[{"text": CANARY}]), MissingField, "messages[0].content[0].type", "required"),
+    (message(content=[{"type": "text"}]), MissingField, "messages[0].content[0].text", "required"),
+    (message(content=[{"type": "text", "text": None}]), InvalidValue, "messages[0].content[0].text", "valid string"),
+    (
+        message(content=[{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": CANARY}}]),
+        InvalidValue,
+        "messages[0].content[1].type",
+        "'text'",
+    ),
+    (message(content=[{"type": "input_audio", "input_audio": {"data": CANARY}}]), InvalidValue, "messages[0].content[0].type", "'text'"),
+    (message(name=5), InvalidValue, "messages[0].name", "valid string"),
+    (message(role="tool", tool_call_id=5), InvalidValue, "messages[0].tool_call_id", "valid string"),
+    (message(role="assistant", tool_calls=[{"id": CANARY}]), InvalidValue, "messages[0]", "tool_calls are not supported"),
+    (message(role="assistant", tool_calls=CANARY), InvalidValue, "messages[0].tool_calls", "valid list"),
+]
+BAD_COMPLETIONS = [
+    *BAD_PARTS,
+    ({"prompt": None}, InvalidValue, "prompt", "valid string"),
+    ({"prompt": 5}, InvalidValue, "prompt", "valid string"),
+    ({"prompt": {CANARY: 1}}, InvalidValue, "prompt", "valid string"),
+    ({"prompt": []}, InvalidValue, "prompt", "at least 1 item"),
+    ({"prompt": [CANARY]}, InvalidValue, "prompt[0]", "valid integer"),
+    ({"prompt": [[1, 2]]}, InvalidValue, "prompt[0]", "valid integer"),
+    ({"prompt": [1, True]}, InvalidValue, "prompt[1]", "valid integer"),
+    ({"prompt": [1, 2.0]}, InvalidValue, "prompt[1]", "valid integer"),
+    ({"prompt": [-1]}, InvalidValue, "prompt[0]", "greater than or equal to 0"),
+    ({"prompt": [2**31]}, InvalidValue, "prompt[0]", "less than or equal"),
+    ({"prompt": [2**64]}, InvalidValue, "prompt[0]", "less than or equal"),
+]
+BAD_LOADS = [
+    ({}, MissingField, "model_name", "required"),
+    ({"model": CANARY}, MissingField, "model_name", "required"),
+    ({"model_name": None}, InvalidValue, "model_name", "valid string"),
+    ({"model_name": ""}, InvalidValue, "model_name", "at least 1 character"),
+    ({"model_name": [CANARY]}, InvalidValue, "model_name", "valid string"),
+]
+TABLES = [(ChatRequest, BAD_CHATS), (CompletionRequest, BAD_COMPLETIONS), (LoadRequest, BAD_LOADS)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "failure", "param", "told"),
+    [(kind, *row) for kind, table in TABLES for row in table],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
+)
+def test_a_wrong_part_is_refused_by_its_place(kind, fields, failure, param, told):
+    error = refused(kind, fields)
+    assert type(error) is failure
+    assert error.param == param
+    assert told in error.message
+
+
+@pytest.mark.parametrize(("kind", "field"), [(ChatRequest, "messages"), (CompletionRequest, "prompt")])
+def test_a_missing_field_is_told_by_name(kind, field):
+    with pytest.raises(MissingField) as caught:
+        parse(kind, {"model": "m"})
+    assert caught.value.param == field
+    assert caught.value.code == "missing_required_parameter"
+
+
+# One value or more that would change the answer, for every field that is known and not supported.
+ASKING = {
+    "n": [2, 0, True, 1.0, "1", CANARY],
+    "best_of": [2, True],
+    "logprobs": [True, 0, 1, 5, CANARY],
+    "top_logprobs": [0, 5],
+    "prompt_logprobs": [0, 1],
+    "tools": [[{"type": "function", "function": {"name": CANARY}}]],
+    "tool_choice": ["required", {"type": "function", "function": {"name": CANARY}}],
+    "functions": [[{"name": CANARY}]],
+    "function_call": [{"name": CANARY}],
+    "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": CANARY}}],
+    "logit_bias": [{"50256": -100}],
+    "modalities": [["text", "audio"], ["audio"]],
+    "audio": [{"voice": CANARY, "format": "wav"}],
+    "prediction": [{"type": "content", "content": CANARY}],
+    "web_search_options": [{}],
+    "reasoning_effort": ["low"],
+    "verbosity": ["low"],
+    "echo": [True, 1],
+    "suffix": [CANARY],
+    "min_tokens": [1, False],
+    "stop_token_ids": [[1]],
+    "bad_words": [[CANARY]],
+    "include_stop_str_in_output": [True],
+    "guided_json": [{"type": "object"}],
+    "guided_regex": ["a*"],
+    "guided_choice": [["a"]],
+    "guided_grammar": ["root ::= 'a'"],
+    "structured_outputs": [{"regex": "a*"}],
+    "grammar": ["root ::= 'a'"],
+    "json_schema": [{"type": "object"}],
+    "chat_template": [CANARY],
+    "chat_template_kwargs": [{"enable_thinking": False}],
+    "continue_final_message": [True],
+    "add_generation_prompt": [False],
+    "prompt_embeds": [CANARY],
+    "typical_p": [0.5, True],
+    "mirostat": [1, 2],
+    "dry_multiplier": [0.8],
+    "xtc_probability": [0.5],
+}
+
+
+def test_every_unsupported_field_is_tried():
+    assert set(ASKING) == set(_UNSUPPORTED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ASKING.items() for value in values])
+def test_a_field_that_cannot_be_honoured_is_refused_by_name(kind, name, value):
+    error = refused(kind, {name: value})
+    assert type(error) is UnsupportedField
+    assert error.param == name
+    assert error.code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in _UNSUPPORTED.items() for value in values])
+def test_a_value_that_asks_for_nothing_is_accepted(kind, name, value):
+    parse(kind, {**KINDS[kind], name: value})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", GenerationRequest.model_fields)
+def test_null_counts_as_absent(kind, name):
+    with_null = parse(kind, {"seed": 1, **KINDS[kind], name: None})
+    without = parse(kind, {key: value for key, value in {"seed": 1, **KINDS[kind]}.items() if key != name})
+    assert with_null == without
+
+
+@pytest.mark.parametrize("kind", [*KINDS, LoadRequest])
+def test_unknown_fields_are_ignored(kind):
+    body = KINDS.get(kind, {"model_name": "m"})
+    assert parse(kind, {**body, "user": 5, "metadata": {"a": "b"}, "x": [CANARY], "__class__": 1, "": 0}) == parse(kind, body)
+
+
+def test_the_defaults_are_openais():
+    request = chat()
+    assert (request.model, request.include_usage, bool(request.stream)) == (None, False, False)
+    generate = request.generate()
+    assert (generate.max_tokens, generate.stop) == (None, [])
+    assert generate.sampling == SamplingParams(seed=generate.sampling.seed)
+
+
+def test_a_request_without_a_seed_gets_a_random_one():
+    seeds = {chat().generate().sampling.seed for _ in range(50)}
+    assert len(seeds) == 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_sampling_arrives_as_given():
+    given = {
+        "seed": -INT64,
+        "temperature": 0,
+        "top_p": 0.0,
+        "top_k": 2**31 - 1,
+        "min_p": 1,
+        "presence_penalty": -2,
+        "frequency_penalty": 2.0,
+        "repetition_penalty": 2,
+        "ignore_eos": True,
+    }
+    assert completion(**given).generate().sampling == SamplingParams(**given)
+
+
+def test_top_k_of_minus_one_keeps_all_tokens():
+    assert chat(top_k=-1).generate().sampling.top_k == 0
+
+
+def test_limits_themselves_are_allowed():
+    request = chat(max_tokens=2**31 - 1, seed=INT64 - 1, stop=["x" * 256] * 16, temperature=2, repetition_penalty=0.001)
+    assert request.generate().max_tokens == 2**31 - 1
+
+
+def test_max_completion_tokens_wins_over_its_older_name():
+    assert chat(max_tokens=5).generate().max_tokens == 5
+    assert chat(max_completion_tokens=6).generate().max_tokens == 6
+    assert chat(max_tokens=5, max_completion_tokens=6).generate().max_tokens == 6
+
+
+@pytest.mark.parametrize(("stop", "stops"), [("a", ["a"]), (["a", "b"], ["a", "b"]), ([], []), (None, [])])
+def test_stop_may_be_one_string_or_several(stop, stops):
+    assert chat(stop=stop).generate().stop == stops
+
+
+def test_usage_in_a_stream_has_to_be_asked_for():
+    assert chat(stream=True, stream_options={"include_usage": True}).include_usage
+    assert not chat(stream=True, stream_options={}).include_usage
+    assert not chat(stream=True, stream_options={"include_usage": None, "later": 1}).include_usage
+
+
+def test_a_text_and_a_list_of_tokens_are_prompts():
+    assert completion(prompt="").generate().prompt == TextPrompt(text="")
+    assert completion(prompt=[0, 2**31 - 1]).generate().prompt == TokenPrompt(tokens=[0, 2**31 - 1])
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool", "function"])
+def test_every_role_reaches_the_template(role):
+    assert parse(ChatRequest, message(role=role)).generate().prompt == ChatPrompt(messages=[{"role": role, "content": "hi"}])
+
+
+def test_developer_is_the_system_role_by_its_newer_name():
+    assert parse(ChatRequest, message(role="developer")).generate().prompt.messages == [{"role": "system", "content": "hi"}]
+
+
+def test_text_parts_are_joined_by_lines():
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "b"},
+    ]
+    assert parse(ChatRequest, message(content=parts)).generate().prompt.messages == [{"role": "user", "content": "a\n\nb"}]
+
+
+def test_an_assistant_may_have_said_nothing():
+    expected = [{"role": "assistant", "content": None}]
+    assert parse(ChatRequest, message(role="assistant", content=None)).generate().prompt.messages == expected
+    assert parse(ChatRequest, {"messages": [{"role": "assistant", "tool_calls": []}]}).generate().prompt.messages == expected
+
+
+def test_names_and_call_ids_reach_the_template():
+    request = parse(ChatRequest, message(role="tool", name="f", tool_call_id="c1", refusal=None))
+    assert request.generate().prompt.messages == [{"role": "tool", "content": "hi", "name": "f", "tool_call_id": "c1"}]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=9), values, max_size=3),
+    max_leaves=9,
+)
+fields = st.sampled_from([*ChatRequest.model_fields, *CompletionRequest.model_fields, *_UNSUPPORTED])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(KINDS)), st.dictionaries(fields, json_values, max_size=4))
+def test_any_json_is_a_request_or_an_error_with_a_param(kind, given):
+    param = None
+    try:
+        parse(kind, {**KINDS[kind], **given}).generate()
+    except ServiceError as error:
+        param = f"{error.param}"
+    assert param is None or re.split(r"[.\[]", param)[0] in {**kind.model_fields, **_UNSUPPORTED}

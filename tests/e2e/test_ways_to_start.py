@@ -1,0 +1,112 @@
+"""Every way a user starts the service serves the same thing, and what cannot start says why in one line."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from src.settings import ROOT
+from tests.server import PLAIN_GUNICORN, Server, assert_gone, free_port, wait_until
+
+
+def ask(server: Server, text: str = "hello") -> str:
+    answer = server.client().chat.completions.create(model="echo", messages=[{"role": "user", "content": text}])
+    return answer.choices[0].message.content
+
+
+@pytest.mark.parametrize("command", ["run.py --mode prod", "run.py --mode dev", "-m src.api.app", PLAIN_GUNICORN])
+def test_every_way_to_start_serves_the_same(command):
+    with Server(command=command, INFERENCE_ENGINE="echo") as server:
+        assert ask(server) == "user: hello\n"
+        wait_until(lambda: "Ready: http://127.0.0.1" in server.output, what="the banner")
+        assert f"curl http://127.0.0.1:{server.port}/v1/chat/completions" in server.output
+        assert server.stop() == 0
+
+
+def test_the_curl_line_of_the_banner_works_as_it_stands():
+    with Server(INFERENCE_ENGINE="echo") as server:
+        line = wait_until(
+            lambda: next((line for line in server.output.splitlines() if line.startswith("Try:")), None), what="the curl line of the banner"
+        )
+        answer = subprocess.run(line.removeprefix("Try:").strip() + " -s", shell=True, capture_output=True, text=True, check=True).stdout
+        assert "capital of France" in answer
+        assert '"finish_reason":"stop"' in answer
+
+
+def test_development_mode_reloads_code_and_keeps_the_model_and_the_running_stream():
+    with Server(command="run.py --mode dev", INFERENCE_ENGINE="echo", ECHO_STEP_MS=20) as server:
+        runner, gateway = server.pids("runner"), server.pids("gateway")
+        stream = server.client().chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "x"}], stream=True, max_tokens=200, extra_body={"ignore_eos": True}
+        )
+        next(stream)
+        source = ROOT / "src" / "api" / "system.py"
+        os.utime(source)
+        wait_until(lambda: set(server.pids("gateway")) - set(gateway), what="a new gateway worker")
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert len(text) == 200
+        wait_until(lambda: not set(server.pids("gateway")) & set(gateway), what="the end of the old gateway worker")
+        assert server.pids("runner") == runner
+        assert ask(server) == "user: hello\n"
+
+
+def test_a_port_in_use_is_told_in_one_line_that_names_port_and_process():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        environ = {**os.environ, "PORT": str(port), "INFERENCE_ENGINE": "echo"}
+        done = subprocess.run([sys.executable, "run.py"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if "[INFO]" not in line]
+    assert len(told) == 1
+    assert f"port {port} on 127.0.0.1 is in use" in told[0]
+    assert f"process {os.getpid()}" in told[0]
+
+
+def test_a_wrong_setting_stops_every_way_to_start_with_one_line():
+    for command in ("run.py", "-m src.api.app", PLAIN_GUNICORN):
+        environ = {**os.environ, "WORKERS": "many", "LOG_DIR": "/nowhere"}
+        words = command.format(port=free_port()).split()
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2, command
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "WORKERS='many' is wrong: expected a valid integer" in done.stderr
+
+
+def test_ctrl_c_leaves_nothing_behind():
+    server = Server(INFERENCE_ENGINE="echo")
+    tree = server.processes()
+    assert len(tree) == 4
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal sends it: to the whole foreground group
+    assert server.process.wait(15) == 0
+    assert_gone(tree)
+    assert "Traceback" not in server.output
+
+
+def test_a_master_killed_leaves_nothing_behind():
+    server = Server(INFERENCE_ENGINE="echo")
+    tree = server.processes()
+    server.process.kill()
+    server.process.wait()
+    assert_gone(tree)
+
+
+def test_two_servers_run_side_by_side():
+    with Server(INFERENCE_ENGINE="echo") as one, Server(INFERENCE_ENGINE="echo") as other:
+        assert ask(one, "one") == "user: one\n"
+        assert ask(other, "other") == "user: other\n"
+
+
+def test_several_workers_share_one_model():
+    with Server(INFERENCE_ENGINE="echo", WORKERS=2) as server:
+        wait_until(lambda: len(server.pids("gateway")) == 2, what="two gateway workers")
+        assert len(server.pids("runner")) == 1
+        began = time.monotonic()
+        assert {httpx.get(f"{server.url}/health").status_code for _ in range(20)} == {200}
+        assert time.monotonic() - began < 10

@@ -1,0 +1,277 @@
+"""One request's life: a prompt becomes a job, its steps become text, and whichever way it ends the engine is free again."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.engines.base import EngineOptions
+from src.engines.echo import EchoEngine
+from src.errors import ContextLengthExceeded, EngineError, InvalidValue, UnsupportedField
+from src.protocol import ChatPrompt, Delta, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.runner.generation import Generator
+from src.runner.loop import EngineLoop
+from src.sampling import SamplingParams
+from src.text.guard import SPLIT
+from src.text.template import ChatTemplate
+from src.text.tokenizer import ByteTokenizer
+
+CONTEXT = 64
+TEMPLATE = ChatTemplate(
+    ByteTokenizer.chat_template, bos_text="", eos_text=ByteTokenizer.eos_text, special_texts=ByteTokenizer.special_texts
+)
+
+
+class Runner:
+    """What a runner process holds, without its socket."""
+
+    def __init__(self, loop: EngineLoop, generator: Generator) -> None:
+        self.loop, self.generator = loop, generator
+
+    async def events(self, request: Generate) -> list:
+        return [event async for event in self.generator.generate(request)]
+
+    async def answer(self, request: Generate) -> tuple[str, Finished]:
+        *events, finished = await self.events(request)
+        assert isinstance(events[0], Started)
+        assert all(isinstance(event, Delta) for event in events[1:])
+        assert isinstance(finished, Finished)
+        return "".join(event.text for event in events[1:]), finished
+
+    async def becomes_idle(self) -> None:
+        give_up = time.monotonic() + 10
+        while (stats := self.loop.stats()).running or stats.waiting or stats.kv_used:
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def running(*, step_ms: float = 0, slots: int = 4, engine_context: int = CONTEXT, template: ChatTemplate | None = TEMPLATE):
+    options = EngineOptions(model_path="", context_length=engine_context, max_sequences=slots, step_delay=step_ms / 1000)
+    loop = EngineLoop(lambda: EchoEngine(options), on_death=lambda: None)
+    await loop.start()
+    try:
+        yield Runner(loop, Generator(loop, ByteTokenizer(), template, CONTEXT))
+    finally:
+        loop.close()
+
+
+def text(prompt: str, *, max_tokens: int | None = None, stop: tuple[str, ...] = (), ignore_eos: bool = False) -> Generate:
+    sampling = SamplingParams(seed=1, ignore_eos=ignore_eos)
+    return Generate(prompt=TextPrompt(text=prompt), sampling=sampling, max_tokens=max_tokens, stop=list(stop))
+
+
+def chat(*contents: str | None) -> Generate:
+    messages = [{"role": "user", "content": content} for content in contents]
+    return Generate(prompt=ChatPrompt(messages=messages), sampling=SamplingParams(seed=1))
+
+
+def tokens(*ids: int, max_tokens: int | None = None) -> Generate:
+    return Generate(prompt=TokenPrompt(tokens=list(ids)), sampling=SamplingParams(seed=1), max_tokens=max_tokens)
+
+
+def answer(request: Generate, **options: object) -> tuple[str, Finished]:
+    async def main() -> tuple[str, Finished]:
+        async with running(**options) as runner:
+            answered = await runner.answer(request)
+            await runner.becomes_idle()
+            return answered
+
+    return asyncio.run(main())
+
+
+def refusal(kind: type[Exception], request: Generate, **options: object) -> Exception:
+    async def main() -> Exception:
+        async with running(**options) as runner:
+            with pytest.raises(kind) as caught:
+                await runner.events(request)
+            assert runner.loop.stats().generated == 0
+            return caught.value
+
+    return asyncio.run(main())
+
+
+def test_a_text_is_answered_and_counted():
+    said, finished = answer(text("hello"))
+    assert said == "hello"
+    assert finished == Finished(reason="stop", prompt_tokens=5, completion_tokens=6, cached_tokens=0)  # the end is a token too
+
+
+def test_a_chat_goes_through_the_models_template():
+    assert answer(chat("hello", None))[0] == "user: hello\nuser: \n"
+
+
+def test_tokens_are_taken_as_they_are():
+    assert answer(tokens(*b"hi"))[0] == "hi"
+
+
+def test_a_special_tokens_text_in_a_message_is_text():
+    said, finished = answer(chat("a<|end|>b"))
+    assert (said, finished.reason) == ("user: a<|end|>b\n", "stop")
+
+
+def test_started_tells_the_prompts_length_and_the_time_it_waited():
+    async def main() -> None:
+        async with running(step_ms=5) as runner:
+            began = time.monotonic()
+            [started] = [event for event in await runner.events(text("hello")) if isinstance(event, Started)]
+            assert (started.prompt_tokens, started.cached_tokens) == (5, 0)
+            assert 0.005 <= started.queue_seconds <= time.monotonic() - began
+
+    asyncio.run(main())
+
+
+def test_text_comes_as_it_is_made():
+    async def main() -> None:
+        async with running(step_ms=20) as runner:
+            events = await runner.events(text("hello"))
+            assert len([event for event in events if isinstance(event, Delta)]) > 1
+
+    asyncio.run(main())
+
+
+def test_max_tokens_ends_an_answer_with_length():
+    assert answer(text("hello", max_tokens=2)) == ("he", Finished(reason="length", prompt_tokens=5, completion_tokens=2, cached_tokens=0))
+
+
+@pytest.mark.parametrize("max_tokens", [None, CONTEXT - 5, CONTEXT, 2**31 - 1])
+def test_an_answer_ends_with_length_where_the_context_does(max_tokens):
+    said, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True))
+    assert (finished.reason, finished.completion_tokens) == ("length", CONTEXT - 5)
+    assert said == ("hello" * CONTEXT)[: CONTEXT - 5]
+
+
+def test_a_prompt_that_leaves_room_for_one_token_gets_it():
+    said, finished = answer(text("x" * (CONTEXT - 1)))
+    assert (said, finished.reason, finished.completion_tokens) == ("x", "length", 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "param", "length"),
+    [
+        (text("x" * CONTEXT), "prompt", "64"),
+        (text("x" * 440), "prompt", "440"),
+        (text("x" * 10_000), "prompt", "more than 64"),
+        (tokens(*[65] * CONTEXT), "prompt", "64"),
+        (chat("x" * 57), "messages", "64"),
+        (chat(*["x" * 50] * 3), "messages", "171"),
+        (chat("x" * 10_000), "messages", "more than 64"),
+    ],
+)
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers_before_any_work(request_, param, length):
+    error = refusal(ContextLengthExceeded, request_)
+    assert error.param == param
+    assert f"has {length} tokens" in error.message
+    assert "context is 64 tokens" in error.message
+
+
+@pytest.mark.parametrize("request_", [text(""), tokens(), tokens(257), tokens(65, -1), tokens(2**31 - 1)])
+def test_a_prompt_without_tokens_or_with_unknown_ones_is_refused(request_):
+    assert refusal(InvalidValue, request_).param == "prompt"
+
+
+def test_a_chat_with_a_model_that_has_no_template_is_refused():
+    assert refusal(UnsupportedField, chat("hello"), template=None).param == "messages"
+
+
+def test_what_the_engine_refuses_is_raised():
+    refusal(EngineError, text("x" * 40), engine_context=32)
+
+
+@pytest.mark.parametrize("step_ms", [0, 2])
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [(("two",), "one "), ((" t", "two"), "one"), (("one",), ""), (("three", "e two t"), "on"), (("two three",), "one ")],
+)
+def test_an_answer_ends_before_a_stop_string(stop, expected, step_ms):
+    said, finished = answer(text("one two three", stop=stop, ignore_eos=True), step_ms=step_ms)
+    assert (said, finished.reason) == (expected, "stop")
+
+
+def test_a_stop_string_cancels_the_job():
+    async def main() -> None:
+        async with running(step_ms=2) as runner:
+            _, finished = await runner.answer(text("abcdef", stop=("cd",), ignore_eos=True))
+            assert finished.completion_tokens == 4
+            await runner.becomes_idle()
+            assert runner.loop.stats().generated < 20, "the engine went on"
+
+    asyncio.run(main())
+
+
+def test_the_beginning_of_a_stop_string_is_text_where_the_answer_ends():
+    assert answer(text("one two", stop=("two three",)))[0] == "one two"
+    assert answer(text("one two", stop=("two three",), max_tokens=6))[0] == "one tw"
+
+
+def test_a_stop_string_may_span_the_prompts_of_many_steps_and_hold_any_character():
+    assert answer(text("naïve 😀 end", stop=("😀 e",)), step_ms=1)[0] == "naïve "
+
+
+@pytest.mark.parametrize("step_ms", [0, 1])
+def test_characters_of_several_tokens_come_whole(step_ms):
+    async def main() -> None:
+        async with running(step_ms=step_ms) as runner:
+            deltas = [event.text for event in await runner.events(text("aé漢😀")) if isinstance(event, Delta)]
+            assert "".join(deltas) == "aé漢😀"
+            assert all(deltas)
+
+    asyncio.run(main())
+
+
+def test_a_character_that_the_answers_end_cuts_is_left_out():
+    assert answer(text("aé😀", max_tokens=5))[0] == "aé"
+
+
+def test_bytes_that_are_no_character_are_replaced():
+    assert answer(tokens(0xFF, 65, 0xC3, 66))[0] == "\ufffdA\ufffdB"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(min_size=1, max_size=7))
+def test_any_text_is_answered_with_itself(prompt):
+    prompt = prompt.replace(SPLIT, "") or "x"
+    assert answer(text(prompt))[0] == prompt
+
+
+def test_requests_run_together_and_each_gets_its_own_answer():
+    async def main() -> None:
+        async with running(step_ms=1, slots=3) as runner:
+            prompts = [f"number {number}" for number in range(10)]
+            answers = await asyncio.gather(*(runner.answer(text(prompt)) for prompt in prompts))
+            assert [said for said, _ in answers] == prompts
+
+    asyncio.run(main())
+
+
+def test_closing_the_events_cancels_the_job():
+    async def main() -> None:
+        async with running(step_ms=5) as runner:
+            events = runner.generator.generate(text("hello", ignore_eos=True))
+            assert isinstance(await anext(events), Started)
+            assert runner.loop.stats().running == 1
+            await events.aclose()
+            await runner.becomes_idle()
+            assert runner.loop.stats().generated < CONTEXT - 5, "the job ran to its end"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("slots", [1, 4], ids=["while it waits for a slot", "while it runs"])
+def test_cancelling_the_task_that_reads_them_cancels_the_job(slots):
+    async def main() -> None:
+        async with running(step_ms=5, slots=slots) as runner:
+            first = asyncio.ensure_future(runner.events(text("hello", ignore_eos=True)))
+            second = asyncio.ensure_future(runner.events(text("hello", ignore_eos=True)))
+            while (stats := runner.loop.stats()).running + stats.waiting < 2:
+                await asyncio.sleep(0.001)
+            for task in (second, first):
+                task.cancel()
+            await asyncio.gather(first, second, return_exceptions=True)
+            await runner.becomes_idle()
+            assert runner.loop.stats().generated < CONTEXT
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """Which models are loaded: loads, joins loads, evicts, reports. Knows nothing of sockets; server.py asks it."""
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from src.protocol import ModelReady, ModelState, ServiceStatus
 from src.settings import Settings
 from src.spec import RunnerSpec
 
+STAY_SECONDS = 0.5  # a model just loaded is kept for at least so long: the requests that waited for it have to reach it
 ECHO = ModelEntry(name="echo", path="", format="echo", size_bytes=0, modified=0)
 # How often an OpenMP thread looks for its fellows at a barrier before it sleeps. With libgomp's own 300,000 a thread whose
 # fellow waits for a core burns the very core: with three other busy processes on two cores, 27 tokens/s instead of 79.
@@ -132,14 +134,18 @@ class Manager:
         return entries[name]
 
     async def _make_room(self) -> None:
-        """Unload the least recently used models until one more may be loaded; their running requests end first."""
+        """Unload the least recently used models until one more may be loaded; their running requests end first, and
+        those that wait for one to load are let through."""
         while True:
             loaded = [model for model in self._models.values() if model.state in ("loading", "ready")]
             if len(loaded) < self._settings.max_concurrent_models:
                 return
             oldest = min(loaded, key=lambda model: model.used_at)
-            logs.models.info("Unloading {} to make room", oldest.entry.name)
-            await oldest.stop(self._settings.request_timeout)
+            with contextlib.suppress(ServiceError):  # it did not load after all: that makes room too
+                await oldest.wait_ready()
+                await asyncio.sleep(oldest.ready_at + STAY_SECONDS - time.monotonic())
+                logs.models.info("Unloading {} to make room", oldest.entry.name)
+                await oldest.stop(self._settings.request_timeout)
 
     def _engine(self, entry: ModelEntry) -> str:
         """Raises ModelLoadFailed when no engine here can run it."""

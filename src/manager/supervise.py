@@ -43,6 +43,7 @@ class Supervised:
         self.ready: RunnerReady | None = None
         self.restarts = 0
         self.used_at = time.monotonic()
+        self.ready_at = 0.0  # in time.monotonic() seconds
         self._environ = environ
         self._process: Process | None = None
         self._deaths = 0
@@ -129,7 +130,7 @@ class Supervised:
         report: RunnerReady | Failed = decode(line, RunnerReport)
         if isinstance(report, Failed):
             raise ModelLoadFailed(report.message)
-        self.ready = report
+        self.ready, self.ready_at = report, time.monotonic()
         logs.models.info(
             "Model {} is ready after {} s: engine {} {} on {}, context {} tokens, pid {}",
             self.entry.name, report.load_seconds, self.spec.engine, report.engine_version, report.device, report.context_length, self.pid,

@@ -45,16 +45,16 @@ class Exchange:
         self._abort: ServiceError | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
+        Exchange.open.add(self)  # before the first wait: a shutdown that begins meanwhile has to find it
         try:
             self._socket.connect(path)
             self._socket.sendall(encode(request))
         except BaseException:
-            self._socket.close()
+            self.close()
             raise
         self._poll.register(self._socket, select.POLLIN)
         if client is not None:
             self._poll.register(client, select.POLLIN)
-        Exchange.open.add(self)
 
     def receive(self, kind: Any) -> Any:
         """The next message, or None after IDLE_SECONDS without one.
@@ -63,6 +63,8 @@ class Exchange:
         the deadline, ClientGone when the HTTP client hung up, and what abort() was given.
         """
         while b"\n" not in self._buffer:
+            if self._abort:
+                raise self._abort
             if not self._wait():
                 return None
             if not (data := self._read()):

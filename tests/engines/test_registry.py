@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from src.engines import ENGINES, choose, detect, load_engine, version, why_not
+from src.engines import ENGINES, EngineKind, choose, detect, load_engine, version, why_not
 from src.engines.base import EngineOptions
 from src.errors import ModelLoadFailed
 from src.settings import ROOT, Settings
@@ -58,6 +58,20 @@ def test_an_engine_asked_for_with_a_format_it_cannot_run_names_those_that_can(en
     assert f"INFERENCE_ENGINE={engine}" in caught.value.message
     assert model_format in caught.value.message
     assert able in caught.value.message
+
+
+@pytest.mark.parametrize("suits", [True, False])
+def test_auto_takes_an_engine_only_where_it_suits_the_machine(monkeypatch, suits):
+    formats = frozenset({"safetensors"})
+    installed = EngineKind(module="src.engines.echo", library=None, formats=formats, prefers=lambda: suits)
+    for name in ("mlx", "vllm"):
+        monkeypatch.setitem(ENGINES, name, installed)
+    assert choose("vllm", "safetensors") == "vllm"
+    if suits:
+        assert choose("auto", "safetensors") == "mlx", "the first in the registry's order"
+        return
+    with pytest.raises(ModelLoadFailed, match="set INFERENCE_ENGINE=vllm"):
+        choose("auto", "safetensors")
 
 
 @pytest.mark.parametrize("engine", ["mlx", "vllm"])

@@ -299,6 +299,17 @@ def test_a_running_stream_ends_whole_before_its_model_makes_room(two):
     assert most == [1]
 
 
+def test_a_model_that_loads_is_not_pushed_out_before_those_who_wait_for_it_are_served(two):
+    assert ask(two, "a").status_code == 200
+    answers: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(ask(two, "b")))
+    waiting.start()
+    wait_until(lambda: states(two)["b"] == "loading", what="the load")
+    answers.append(ask(two, "a"))
+    waiting.join(60)
+    assert [(answer.status_code, answer.json().get("model")) for answer in answers] == [(200, "b"), (200, "a")]
+
+
 def test_requests_for_both_models_at_once_are_all_answered(two):
     answers: list[httpx.Response] = []
     with counting_runners(two) as most:

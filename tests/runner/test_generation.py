@@ -137,9 +137,10 @@ def test_max_tokens_ends_an_answer_with_length():
     assert answer(text("hello", max_tokens=2)) == ("he", Finished(reason="length", prompt_tokens=5, completion_tokens=2, cached_tokens=0))
 
 
+@pytest.mark.parametrize("engine_context", [CONTEXT, 10 * CONTEXT])
 @pytest.mark.parametrize("max_tokens", [None, CONTEXT - 5, CONTEXT, 2**31 - 1])
-def test_an_answer_ends_with_length_where_the_context_does(max_tokens):
-    said, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True))
+def test_an_answer_ends_with_length_where_the_context_does(max_tokens, engine_context):
+    said, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True), engine_context=engine_context)
     assert (finished.reason, finished.completion_tokens) == ("length", CONTEXT - 5)
     assert said == ("hello" * CONTEXT)[: CONTEXT - 5]
 

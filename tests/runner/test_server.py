@@ -45,13 +45,17 @@ class Runner:
 
     def __init__(self, folder: Path, *, engine: str = "echo", model_path: str = "", step_ms: float = 0, slots: int = 2) -> None:
         folder.mkdir(exist_ok=True)
+        # Stands for a library that prints.
+        (folder / "sitecustomize.py").write_text('import atexit, os\natexit.register(os.write, 1, b"noise")\n')
         self.socket = str(folder / "runner.sock")
         options = EngineOptions(model_path=model_path, context_length=1000, max_sequences=slots, step_delay=step_ms / 1000)
         spec = RunnerSpec(model="m", engine=engine, socket=self.socket, max_requests=MAX_REQUESTS, options=options)
-        with (folder / "stderr").open("wb") as stderr:
+        self.stderr = folder / "stderr"
+        with self.stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "src.runner", msgspec.json.encode(spec).decode()],
-                cwd=ROOT, env={**os.environ, "LOG_DIR": str(folder / "logs")}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+                cwd=ROOT, env={**os.environ, "LOG_DIR": str(folder / "logs"), "PYTHONPATH": str(folder)},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             )  # fmt: skip
         self.report = decode(self.process.stdout.readline(), RunnerReport)
 
@@ -275,5 +279,6 @@ def test_a_model_that_does_not_load_is_reported_and_ends_the_runner(tmp_path):
         assert isinstance(failed.report, Failed)
         assert failed.report.message
         assert failed.process.wait(10) == 1
-        assert failed.process.stdout.read() == b"", "its report is not all that it printed"
+        assert failed.process.stdout.read() == b"", "its report is not all that reached the manager"
+        assert failed.stderr.read_bytes().endswith(b"noise")
         assert not os.path.exists(failed.socket)

@@ -48,23 +48,27 @@ def on_starting(server: Any) -> None:
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
     os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ())
-    address = server.cfg.address[0]
-    # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
-    _manager = subprocess.Popen(
-        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    _manager = _start_manager(server)
 
 
 def when_ready(server: Any) -> None:
-    """Tell the workers when the server stops: a worker alone cannot tell that from being replaced."""
-    stop = server.stop
+    """Extend two of the master's own steps, for which Gunicorn has no hook."""
+    stop, manage_workers = server.stop, server.manage_workers
 
     def stop_and_tell(graceful: bool = True) -> None:
+        """A worker alone cannot tell that the server stops from being replaced."""
         _stopping[0] = 1
         stop(graceful)
 
-    server.stop = stop_and_tell
+    def manage_manager_and_workers() -> None:
+        """Once a second. A manager that died took its runners along; the new one loads the default model again."""
+        global _manager
+        if _manager is not None and _manager.poll() is not None:
+            server.log.error("The manager (pid:%s) died and is started again", _manager.pid)
+            _manager = _start_manager(server)
+        manage_workers()
+
+    server.stop, server.manage_workers = stop_and_tell, manage_manager_and_workers
 
 
 def on_exit(server: Any) -> None:
@@ -90,6 +94,15 @@ def take_succession() -> bool:
         return bool(os.read(_successions[0], 1))
     except BlockingIOError:
         return False
+
+
+def _start_manager(server: Any) -> "subprocess.Popen[bytes]":
+    address = server.cfg.address[0]
+    # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
+    return subprocess.Popen(
+        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 def _end(manager: subprocess.Popen[bytes]) -> None:

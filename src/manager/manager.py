@@ -45,8 +45,10 @@ class Manager:
         return {ECHO.name: ECHO} if self._settings.inference_engine == "echo" else self._catalog.scan()
 
     def default_model(self) -> str | None:
-        """The model of requests that name none: DEFAULT_MODEL, else the first of the catalog."""
-        return self._settings.default_model or next(iter(self.entries()), None)
+        """The model of requests that name none: DEFAULT_MODEL, else the first that an engine here can run, else the first."""
+        entries = self.entries()
+        able = (name for name, entry in entries.items() if self._why_not(entry) is None)
+        return self._settings.default_model or next(able, next(iter(entries), None))
 
     async def load(self, name: str) -> ModelReady:
         """Load a model, or join its loading; at once if it is loaded. Raises ServiceError."""

@@ -110,3 +110,14 @@ def test_several_workers_share_one_model():
         began = time.monotonic()
         assert {httpx.get(f"{server.url}/health").status_code for _ in range(20)} == {200}
         assert time.monotonic() - began < 10
+
+
+def test_a_manager_killed_is_started_again_and_its_model_comes_back():
+    with Server(INFERENCE_ENGINE="echo") as server:
+        manager, runner, gateway = server.pids("manager"), server.pids("runner"), server.pids("gateway")
+        os.kill(manager[0], signal.SIGKILL)
+        wait_until(lambda: "died and is started again" in server.output, what="the master's notice")
+        server.wait_healthy()
+        assert ask(server) == "user: hello\n"
+        assert server.pids("gateway") == gateway
+        assert not set(server.pids("manager") + server.pids("runner")) & set(manager + runner)

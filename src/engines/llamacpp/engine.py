@@ -67,13 +67,15 @@ class LlamaCppEngine(Engine):
         self._model.close()
 
     def _admit(self) -> None:
-        while self._waiting:
-            slot = self._slots.take(self._waiting[0])
-            if slot is None:
+        """Give free slots to waiting jobs, first come, first served; one that can soon copy its prefix lets others pass."""
+        for job in list(self._waiting):
+            if not self._slots.free():
                 return
-            job = self._waiting.popleft()
-            self._prefix_asked += job.prompt_tokens
-            self._prefix_hit += slot.cached_tokens or 0
+            if not self._slots.worth_waiting(job):
+                self._waiting.remove(job)
+                slot = self._slots.take(job)
+                self._prefix_asked += job.prompt_tokens
+                self._prefix_hit += slot.cached_tokens or 0
 
     def _fill_batch(self) -> list[tuple[Slot, int]]:
         """Put the next tokens of every job into the batch: one of each that decodes, then prompts in what room is left.

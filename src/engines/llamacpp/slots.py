@@ -8,6 +8,8 @@ from src.engines.base import Job
 from src.engines.llamacpp.model import LoadedModel
 from src.engines.llamacpp.sampler import Sampler
 
+COPY_WORTH = 32  # tokens: a copy moves a whole stream of the KV cache, some milliseconds; fewer are computed as fast
+
 
 class Slot:
     """One sequence of the context. `cells` are the tokens its KV cells hold, in order; `todo` those to compute next."""
@@ -24,24 +26,37 @@ class Slot:
 
 
 class Slots:
-    """All slots of a context. An idle slot's cells stay as a prefix for later jobs, at most `kept` of them."""
+    """All slots of a context. An idle slot's cells stay as a prefix for later jobs, at most `kept` of them.
+
+    A job finds what it shares with others in three ways: in the slot it gets, by a copy from another slot (which may be
+    running), or by waiting for a slot that is computing it just now.
+    """
 
     def __init__(self, model: LoadedModel, kept: int) -> None:
         self._model = model
         self._kept = kept
         self._clock = 0
+        self.copies = 0
         self.all = [Slot(seq_id) for seq_id in range(model.slots)]
 
     def running(self) -> list[Slot]:
         """In the order of their sequence ids: llama.cpp computes neighbouring sequences together."""
         return [slot for slot in self.all if slot.job]
 
-    def take(self, job: Job) -> Slot | None:
-        """A free slot for the job, with what it shares of the job's tokens left in place; None when all are busy."""
-        free = [slot for slot in self.all if not slot.job]
-        if not free:
-            return None
-        slot, common = self._choose(free, job.tokens)
+    def free(self) -> list[Slot]:
+        return [slot for slot in self.all if not slot.job]
+
+    def worth_waiting(self, job: Job) -> bool:
+        """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
+        if not self._kept:
+            return False
+        there = max(_common_prefix(slot.cells, job.tokens) for slot in self.all)
+        coming = (_common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
+        return max(coming, default=0) - there >= COPY_WORTH
+
+    def take(self, job: Job) -> Slot:
+        """A free slot for the job, there has to be one, with as much of the job's prefix in place as can be had."""
+        slot, common = self._place(job.tokens)
         common = self._cut(slot, common)
         slot.job = job
         slot.sampler = Sampler(self._model, job.sampling, job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :])
@@ -62,15 +77,30 @@ class Slots:
         for oldest in idle[: max(0, len(idle) - self._kept)]:
             self._cut(oldest, 0)
 
-    def _choose(self, free: list[Slot], tokens: list[int]) -> tuple[Slot, int]:
-        """The slot that shares the longest prefix; an empty one rather than destroying mostly foreign cells."""
-        # The last token is always computed: its logits are what the first draw needs.
-        shared = {slot.seq_id: _common_prefix(slot.cells, tokens[:-1]) for slot in free}
+    def _place(self, tokens: list[int]) -> tuple[Slot, int]:
+        """The slot for a job with these tokens, and how many of them its cells hold."""
+        known = tokens[:-1]  # the last token is always computed: its logits are what the first draw needs
+        shared = {slot.seq_id: _common_prefix(slot.cells, known) for slot in self.all}
+        free = self.free()
         best = max(free, key=lambda slot: (shared[slot.seq_id], -slot.used_at))
-        empty = next((slot for slot in free if not slot.cells), None)
-        if empty and shared[best.seq_id] * 2 < min(len(best.cells), len(tokens)):
-            return empty, 0
-        return best, shared[best.seq_id]
+        # An empty slot, else the longest unused one: what the others hold may still be asked for.
+        spare = min(free, key=lambda slot: (True, slot.used_at) if slot.cells else (False, slot.seq_id))
+        source = max(self.all, key=lambda slot: shared[slot.seq_id])
+        if shared[source.seq_id] - shared[best.seq_id] < COPY_WORTH:
+            if best is spare or len(best.cells) - shared[best.seq_id] < COPY_WORTH:
+                return best, shared[best.seq_id]
+            source = best  # what it holds beyond the common prefix is worth keeping
+        if self._kept and shared[source.seq_id] - shared[spare.seq_id] >= COPY_WORTH:
+            self._copy(source, spare)
+            return spare, shared[source.seq_id]
+        return spare, shared[spare.seq_id]
+
+    def _copy(self, source: Slot, target: Slot) -> None:
+        """Between streams llama.cpp copies whole sequences only: a partial copy ends the process. The rest is cut after."""
+        ll.llama_memory_seq_rm(self._model.memory, target.seq_id, -1, -1)
+        ll.llama_memory_seq_cp(self._model.memory, source.seq_id, target.seq_id, -1, -1)
+        target.cells = list(source.cells)
+        self.copies += 1
 
     def _cut(self, slot: Slot, length: int) -> int:
         """Drop the slot's cells from `length` on; all of them where this model's memory cannot be cut there."""
@@ -87,7 +117,12 @@ class Slots:
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:
-    limit = min(len(a), len(b))
-    if a[:limit] == b[:limit]:
-        return limit
-    return next(i for i in range(limit) if a[i] != b[i])
+    """How many tokens both begin with. By halves, so that the comparing is done by slices, not token by token."""
+    known, end = 0, min(len(a), len(b))
+    while known < end:
+        middle = (known + end + 1) // 2
+        if a[known:middle] == b[known:middle]:
+            known = middle
+        else:
+            end = middle - 1
+    return known

@@ -1,0 +1,190 @@
+"""Shared prefixes on llama.cpp: what is computed, what is copied, what waits, and that it changes no answer."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from src.engines import load_engine
+from src.engines.base import EngineOptions, Job
+from src.sampling import SamplingParams
+
+CONTEXT = 512
+
+
+@pytest.fixture(scope="module")
+def load(model_path):
+    """Engines with four slots, made as asked for and closed at the end."""
+    made = []
+
+    def make(cached_prefixes: int = 4):
+        options = EngineOptions(
+            model_path=str(model_path), context_length=CONTEXT, max_sequences=4, cached_prefixes=cached_prefixes, threads=2
+        )
+        made.append(load_engine("llama_cpp", options))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def reference(load):
+    """An engine that reuses nothing."""
+    return load(cached_prefixes=0)
+
+
+def words(start: int, length: int) -> list[int]:
+    return [1000 + (start * 37 + index * 11) % 3000 for index in range(length)]
+
+
+def job(id: int, tokens: list[int], max_tokens: int = 8) -> Job:
+    sampling = SamplingParams(seed=1, temperature=0.0, ignore_eos=True)
+    return Job(id=id, tokens=tokens, prompt_tokens=len(tokens), max_tokens=max_tokens, sampling=sampling)
+
+
+def run(engine, jobs: list[Job]) -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Completion and cached tokens of each job, also of those that were running before."""
+    for one in jobs:
+        engine.add(one)
+    drawn, cached = defaultdict(list), {}
+    while steps := engine.step():
+        for step in steps:
+            if step.cached_tokens is not None:
+                cached[step.job_id] = step.cached_tokens
+            if step.token is not None:
+                drawn[step.job_id].append(step.token)
+    return drawn, cached
+
+
+def test_jobs_that_come_together_compute_their_shared_prefix_once(load, reference):
+    engine = load()
+    shared = words(1, 200)
+    jobs = [job(id, shared + words(10 + id, 20)) for id in range(4)]
+    drawn, cached = run(engine, jobs)
+    assert cached == {0: 0, 1: 200, 2: 200, 3: 200}
+    assert engine._slots.copies == 3
+    assert drawn == run(reference, jobs)[0]
+
+
+def test_a_prefix_is_copied_from_a_running_job(load, reference):
+    engine = load()
+    shared = words(2, 150)
+    first, second = job(1, shared + words(20, 10), max_tokens=40), job(2, shared + words(21, 10))
+    engine.add(first)
+    for _ in range(10):
+        engine.step()
+    drawn, cached = run(engine, [second])
+    assert cached[2] == 150
+    assert engine._slots.copies == 1
+    assert drawn[2] == run(reference, [second])[0][2]
+
+
+def test_a_kept_conversation_survives_a_job_that_shares_only_its_beginning(load):
+    engine = load()
+    system, talk = words(3, 60), words(30, 200)
+    run(engine, [job(1, system + talk)])
+    _, cached = run(engine, [job(2, system + words(31, 40))])
+    assert cached[2] == 60, "the beginning was copied"
+    _, cached = run(engine, [job(3, system + talk)])
+    assert cached[3] == 259, "and the conversation is still there"
+
+
+def test_a_short_prefix_is_computed_rather_than_copied(load):
+    engine = load()
+    shared = words(4, 20)
+    engine.add(job(1, shared + words(40, 100), max_tokens=30))
+    for _ in range(5):
+        engine.step()
+    _, cached = run(engine, [job(2, shared + words(41, 100))])
+    assert cached[2] == 0
+    assert engine._slots.copies == 0
+
+
+def test_a_job_that_waited_for_a_cancelled_prompt_is_computed_itself(load, reference):
+    engine = load()
+    shared = words(5, 400)
+    engine.add(job(9, words(50, 20), max_tokens=60))  # keeps the prompts in chunks
+    engine.step()
+    first, second = job(1, shared + words(51, 10)), job(2, shared + words(52, 10))
+    engine.add(first)
+    engine.add(second)
+    engine.step()
+    assert engine.stats().waiting == 1, "the second waits for what the first computes"
+    engine.cancel(1)
+    tokens = []
+    while steps := engine.step():
+        tokens += [step.token for step in steps if step.job_id == 2 and step.token is not None]
+    assert tokens == run(reference, [second])[0][2]
+
+
+def test_another_job_passes_one_that_waits_for_a_prefix(load):
+    engine = load()
+    shared = words(6, 400)
+    engine.add(job(9, words(60, 20), max_tokens=30))
+    engine.step()
+    for one in (job(1, shared + words(61, 10)), job(2, shared + words(62, 10)), job(3, words(63, 30))):
+        engine.add(one)
+    engine.step()
+    assert sorted(slot.job.id for slot in engine._slots.running()) == [1, 3, 9]
+    run(engine, [])
+
+
+def test_without_caching_nothing_is_shared(reference):
+    shared = words(7, 100)
+    _, cached = run(reference, [job(1, shared + words(70, 5)), job(2, shared + words(71, 5))])
+    assert cached == {1: 0, 2: 0}
+    assert reference._slots.copies == 0
+
+
+traffic = st.lists(
+    st.tuples(
+        st.integers(0, 2),  # which shared prefix
+        st.integers(0, 120),  # how much of it
+        st.integers(1, 60),  # own tokens
+        st.integers(1, 6),  # completion tokens
+        st.integers(0, 12),  # steps till the next job comes
+        st.one_of(st.none(), st.integers(0, 8)),  # steps after which the job is cancelled
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(traffic)
+def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, jobs):
+    engine, finished, cancels = shared_engine, set(), {}
+
+    def step() -> bool:
+        for id in [id for id, left in cancels.items() if left <= 0]:
+            engine.cancel(id)
+            finished.add(id)
+            del cancels[id]
+        for id in cancels:
+            cancels[id] -= 1
+        steps = engine.step()
+        finished.update(step.job_id for step in steps if step.finish)
+        return bool(steps)
+
+    for id, (prefix, length, own, max_tokens, gap, cancel) in enumerate(jobs):
+        engine.add(job(id, words(prefix, length) + words(100 + id, own), max_tokens))
+        if cancel is not None:
+            cancels[id] = cancel
+        for _ in range(gap):
+            step()
+    while step() or cancels:
+        pass
+    assert finished == set(range(len(jobs)))
+    stats = engine.stats()
+    assert (stats.running, stats.waiting, stats.kv_used) == (0, 0, 0)
+    assert sum(bool(slot.cells) for slot in engine._slots.all) <= 4
+    for slot in engine._slots.all:
+        assert engine._model.cells_of(slot.seq_id) == len(slot.cells), "what we believe and what llama.cpp holds differ"
+
+
+@pytest.fixture(scope="module")
+def shared_engine(load):
+    return load()

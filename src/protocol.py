@@ -109,6 +109,9 @@ class RunnerStats(Message, frozen=True, kw_only=True):
     prefix_hit: int
     prefix_asked: int
     generated: int
+    steps: int
+    step_seconds: float
+    compute_seconds: float
     tokens_per_second: float  # completion tokens over the last seconds
 
 

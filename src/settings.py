@@ -45,6 +45,9 @@ class Settings(BaseModel):
     load_wait_seconds: float = Field(30, ge=0, description="time a request waits for its model to load before it gets a 503")
     context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
+    step_time_target_ms: float = Field(
+        0, ge=0, le=60_000, description="milliseconds a step with a prompt in it may keep running streams waiting; 0: by the device"
+    )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per physical core")
     enable_caching: bool = Field(True, description="reuse the computed prefix of an earlier prompt")
     cache_size: int = Field(16, ge=0, description="finished sequences kept for such reuse")

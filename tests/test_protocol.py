@@ -39,7 +39,20 @@ from src.protocol import (
 from src.sampling import SamplingParams
 
 SAMPLING = SamplingParams(seed=-(2**63), temperature=0.0, top_p=0.5, top_k=40, min_p=0.1, ignore_eos=True)
-STATS = RunnerStats(running=1, waiting=2, slots=3, kv_used=4, kv_total=5, prefix_hit=6, prefix_asked=7, generated=8, tokens_per_second=9.5)
+STATS = RunnerStats(
+    running=1,
+    waiting=2,
+    slots=3,
+    kv_used=4,
+    kv_total=5,
+    prefix_hit=6,
+    prefix_asked=7,
+    generated=8,
+    steps=9,
+    step_seconds=1.5,
+    compute_seconds=1.25,
+    tokens_per_second=9.5,
+)
 MODEL = ModelState(name="größe", state="ready", format="gguf", size_bytes=2**40, modified=1, engine="echo", restarts=2, stats=STATS)
 USE = ProcessUse(name="runner", pid=7, cpu_percent=12.5, rss_bytes=2**33, threads=3, model="größe")
 STATUS = ServiceStatus(

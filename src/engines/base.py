@@ -19,6 +19,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cached_prefixes: int = 0  # finished sequences whose KV cells are kept for reuse
     threads: int = 0
     memory_bytes: int = 0  # free memory the engine may plan with
+    step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     step_delay: float = 0.0  # seconds an echo step takes
 
 
@@ -60,6 +61,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     prefix_hit: int = 0
     prefix_asked: int = 0
     generated: int = 0  # completion tokens since the engine was loaded
+    steps: int = 0
+    step_seconds: float = 0.0  # in all steps
+    compute_seconds: float = 0.0  # of these, in the library's forward pass; the rest is our own
 
 
 class Engine(ABC):

@@ -176,6 +176,7 @@ class Manager:
                 cached_prefixes=settings.cached_prefixes,
                 threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
                 memory_bytes=psutil.virtual_memory().available,
+                step_time_target=settings.step_time_target_ms / 1000,
                 step_delay=settings.echo_step_ms / 1000,
             ),
         )

@@ -113,5 +113,8 @@ class RunnerServer:
             prefix_hit=stats.prefix_hit,
             prefix_asked=stats.prefix_asked,
             generated=stats.generated,
+            steps=stats.steps,
+            step_seconds=round(stats.step_seconds, 3),
+            compute_seconds=round(stats.compute_seconds, 3),
             tokens_per_second=round(self._loop.tokens_per_second(), 1),
         )

@@ -1,15 +1,17 @@
 """Continuous batching over llama_decode: one batch a step, made of every running job. Knows nothing of text."""
 
+import time
 from collections import deque
 
 import llama_cpp.llama_cpp as ll
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.engines.llamacpp.budget import PrefillBudget
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
 from src.errors import EngineDead, EngineError
 
-SHARED_PREFILL = 128  # prompt tokens a step computes while other jobs wait for their next token
+STEP_TARGET = {"cpu": 0.25, "cuda": 0.05, "mps": 0.1}  # seconds, where the setting leaves it open
 
 
 class LlamaCppEngine(Engine):
@@ -18,9 +20,11 @@ class LlamaCppEngine(Engine):
         self.context_length = self._model.context_length
         self.device = self._model.device
         self._slots = Slots(self._model, options.cached_prefixes)
+        self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS)
         self._waiting: deque[Job] = deque()
         self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
-        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._prefix_hit = self._prefix_asked = self._generated = self._steps = 0
+        self._step_seconds = self._compute_seconds = 0.0
         self._warm_up()
 
     def add(self, job: Job) -> None:
@@ -37,15 +41,24 @@ class LlamaCppEngine(Engine):
                 self._slots.release(slot)
 
     def step(self) -> list[Step]:
+        began = time.perf_counter()
         self._admit()
         batched = self._fill_batch()
         if not batched:
             return []
+        filled = time.perf_counter()
         code = ll.llama_decode(self._model.context, self._batch)
+        computed = time.perf_counter()
         if code != 0:
             # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
             raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
-        return [self._advance(slot, output) for slot, output in batched]
+        steps = [self._advance(slot, output) for slot, output in batched]
+        ended = time.perf_counter()
+        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, ended - began)
+        self._steps += 1
+        self._step_seconds += ended - began
+        self._compute_seconds += computed - filled
+        return steps
 
     def stats(self) -> EngineStats:
         running = self._slots.running()
@@ -58,6 +71,9 @@ class LlamaCppEngine(Engine):
             prefix_hit=self._prefix_hit,
             prefix_asked=self._prefix_asked,
             generated=self._generated,
+            steps=self._steps,
+            step_seconds=self._step_seconds,
+            compute_seconds=self._compute_seconds,
         )
 
     def close(self) -> None:
@@ -83,8 +99,8 @@ class LlamaCppEngine(Engine):
         Returns the slots in the batch with the index of their last token there.
         """
         running = self._slots.running()
-        decoding = sum(len(slot.todo) == 1 for slot in running)
-        room = min(BATCH_TOKENS - decoding, SHARED_PREFILL if decoding else BATCH_TOKENS)
+        self._decoding = sum(len(slot.todo) == 1 for slot in running)
+        room = self._budget.tokens(self._decoding)
         batched = []
         self._batch.n_tokens = 0
         for slot in running:

@@ -1,0 +1,40 @@
+"""The prefill budget keeps a step near its target, whatever the machine's speed."""
+
+import pytest
+
+from src.engines.llamacpp.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget
+
+
+def learned(target: float, decode: float, token: float) -> PrefillBudget:
+    budget = PrefillBudget(target, 512)
+    for _ in range(30):
+        budget.observe(8, 0, decode)
+        budget.observe(8, 64, decode + 64 * token)
+    return budget
+
+
+def test_with_nobody_decoding_a_prompt_gets_the_whole_batch():
+    assert PrefillBudget(0.2, 512).tokens(0) == 512
+
+
+def test_before_anything_was_measured_the_chunk_is_small():
+    assert PrefillBudget(0.2, 512).tokens(4) == FIRST_TOKENS
+
+
+@pytest.mark.parametrize(("decode", "token"), [(0.05, 0.0034), (0.01, 0.0002), (0.001, 0.00001)])
+def test_a_step_with_the_budget_takes_the_target_at_most(decode, token):
+    tokens = learned(0.2, decode, token).tokens(8)
+    assert decode + tokens * token <= 0.2 * 1.001
+    assert tokens == 504 or decode + (tokens + 2) * token > 0.2, "and not much less, where the batch has room"
+
+
+def test_a_prompt_gets_on_even_where_decoding_alone_exceeds_the_target():
+    assert learned(0.2, 0.5, 0.01).tokens(8) == MIN_TOKENS
+
+
+def test_it_follows_when_the_machine_becomes_slower():
+    budget = learned(0.2, 0.05, 0.001)
+    before = budget.tokens(8)
+    for _ in range(30):
+        budget.observe(8, 64, 0.05 + 64 * 0.004)
+    assert budget.tokens(8) < before / 3

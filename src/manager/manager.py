@@ -12,6 +12,7 @@ from src import engines, logs
 from src.catalog import Catalog, ModelEntry
 from src.engines.base import EngineOptions
 from src.errors import ModelLoadFailed, ModelLoading, ModelNotFound, ServiceError
+from src.manager import openmp
 from src.manager.processes import ProcessTable
 from src.manager.supervise import Supervised
 from src.protocol import ModelReady, ModelState, ServiceStatus
@@ -20,9 +21,6 @@ from src.spec import RunnerSpec
 
 STAY_SECONDS = 0.5  # a model just loaded is kept for at least so long: the requests that waited for it have to reach it
 ECHO = ModelEntry(name="echo", path="", format="echo", size_bytes=0, modified=0)
-# How often an OpenMP thread looks for its fellows at a barrier before it sleeps. With libgomp's own 300,000 a thread whose
-# fellow waits for a core burns the very core: with three other busy processes on two cores, 27 tokens/s instead of 79.
-BARRIER_SPINS = "1000"
 # Large blocks on huge pages: the KV cache is zeroed when it is made, which took 3.5 s for 3.8 GB page by page and 0.8 s so.
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
@@ -174,7 +172,7 @@ class Manager:
                 context_length=settings.context_length,
                 max_sequences=settings.max_parallel_sequences,
                 cached_prefixes=settings.cached_prefixes,
-                threads=settings.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+                threads=self._threads(),
                 memory_bytes=psutil.virtual_memory().available,
                 step_time_target=settings.step_time_target_ms / 1000,
                 step_delay=settings.echo_step_ms / 1000,
@@ -183,8 +181,15 @@ class Manager:
 
     def _environ(self) -> dict[str, str]:
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
-        own = {"GOMP_SPINCOUNT": BARRIER_SPINS} if "OMP_WAIT_POLICY" not in os.environ else {}
-        return {**own, **os.environ, **self._settings.as_environ(), "GLIBC_TUNABLES": ":".join(tunables)}
+        return {
+            **os.environ,
+            **openmp.environ(self._threads()),
+            **self._settings.as_environ(),
+            "GLIBC_TUNABLES": ":".join(tunables),
+        }
+
+    def _threads(self) -> int:
+        return self._settings.threads or openmp.cores()
 
     def _runners(self) -> dict[int, str]:
         return {model.pid: name for name, model in self._models.items() if model.pid}

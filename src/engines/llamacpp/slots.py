@@ -8,7 +8,7 @@ from src.engines.base import Job
 from src.engines.llamacpp.model import LoadedModel
 from src.engines.llamacpp.sampler import Sampler
 
-COPY_WORTH = 32  # tokens: a copy moves a whole stream of the KV cache, some milliseconds; fewer are computed as fast
+COPY_WORTH = 8  # tokens: a copy moves a whole stream of the KV cache, which takes as long as computing a few tokens
 
 
 class Slot:

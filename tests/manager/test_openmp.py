@@ -1,0 +1,36 @@
+"""Engine threads are bound to cores; the threads that serve sockets are not."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.manager import openmp
+from tests.server import Server
+
+
+def test_what_the_operator_has_set_is_left_alone(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert openmp.environ(openmp.cores()) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")
+def test_fewer_threads_than_cores_are_not_bound():
+    assert "OMP_PROC_BIND" not in openmp.environ(openmp.cores() + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")
+def test_only_engine_threads_are_bound():
+    with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1) as server:
+        server.client().completions.create(model="smollm2-135m", prompt="One", max_tokens=2)
+        runner = server.pids("runner")[0]
+        allowed = {
+            int(task.name): next(line.split()[1] for line in (task / "status").read_text().splitlines() if "Cpus_allowed_list" in line)
+            for task in Path(f"/proc/{runner}/task").iterdir()
+        }
+    everywhere = len(os.sched_getaffinity(0))
+    bound = [cpus for cpus in allowed.values() if cpus.isdigit()]
+    assert len(set(bound)) == openmp.cores(), "each engine thread on a core of its own"
+    if everywhere > 1:
+        assert not allowed[runner].isdigit(), "the main thread serves the socket and may run anywhere"

@@ -94,7 +94,7 @@ def test_a_kept_conversation_survives_a_job_that_shares_only_its_beginning(load)
 
 def test_a_short_prefix_is_computed_rather_than_copied(load):
     engine = load()
-    shared = words(4, 20)
+    shared = words(4, 6)
     engine.add(job(1, shared + words(40, 100), max_tokens=30))
     for _ in range(5):
         engine.step()

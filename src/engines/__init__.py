@@ -14,10 +14,10 @@ from src.errors import ModelLoadFailed
 
 
 class EngineKind(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine as the registry knows it: `module` offers `load`, `library` is what has to be installed for it."""
+    """An engine as the registry knows it: `module` offers `load`, `package` is what has to be installed for it."""
 
     module: str
-    library: str | None
+    package: str | None
     formats: frozenset[str]
     prefers: Callable[[], bool]  # is this machine one that auto should choose it on?
     install: str = ""
@@ -36,26 +36,26 @@ def _cuda() -> bool:
 ENGINES = {
     "mlx": EngineKind(
         module="src.engines.mlx",
-        library="mlx_lm",
+        package="mlx_lm",
         formats=frozenset({"safetensors"}),
         prefers=_apple_silicon,
         install="pip install mlx-lm (on Linux also 'mlx[cpu]')",
     ),
     "vllm": EngineKind(
         module="src.engines.vllm",
-        library="vllm",
+        package="vllm",
         formats=frozenset({"safetensors"}),
         prefers=_cuda,
         install="pip install vllm",
     ),
     "llama_cpp": EngineKind(
         module="src.engines.llamacpp",
-        library="llama_cpp",
+        package="llama_cpp",
         formats=frozenset({"gguf"}),
         prefers=lambda: True,
         install="pip install llama-cpp-python",
     ),
-    "echo": EngineKind(module="src.engines.echo", library=None, formats=frozenset({"echo"}), prefers=lambda: True),
+    "echo": EngineKind(module="src.engines.echo", package=None, formats=frozenset({"echo"}), prefers=lambda: True),
 }
 
 
@@ -64,8 +64,8 @@ def why_not(engine: str) -> str | None:
     kind = ENGINES[engine]
     if find_spec(kind.module) is None:
         return "this version of the service has no such engine yet"
-    if kind.library and find_spec(kind.library) is None:
-        return f"the package {kind.library} is not installed: {kind.install}"
+    if kind.package and find_spec(kind.package) is None:
+        return f"the package {kind.package} is not installed: {kind.install}"
     return None
 
 
@@ -107,10 +107,10 @@ def version(engine: str) -> str:
     from importlib.metadata import PackageNotFoundError, packages_distributions
     from importlib.metadata import version as distribution_version
 
-    library = ENGINES[engine].library
-    if library is None:
+    package = ENGINES[engine].package
+    if package is None:
         return "-"
     try:
-        return distribution_version(packages_distributions()[library][0])
+        return distribution_version(packages_distributions()[package][0])
     except (KeyError, PackageNotFoundError):
         return "unknown"

@@ -63,7 +63,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     generated: int = 0  # completion tokens since the engine was loaded
     steps: int = 0
     step_seconds: float = 0.0  # in all steps
-    compute_seconds: float = 0.0  # of these, in the library's forward pass; the rest is our own
+    compute_seconds: float = 0.0  # of these, in the library's forward pass; the rest is filling the batch and sampling
 
 
 class Engine(ABC):

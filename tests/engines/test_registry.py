@@ -63,7 +63,7 @@ def test_an_engine_asked_for_with_a_format_it_cannot_run_names_those_that_can(en
 @pytest.mark.parametrize("suits", [True, False])
 def test_auto_takes_an_engine_only_where_it_suits_the_machine(monkeypatch, suits):
     formats = frozenset({"safetensors"})
-    installed = EngineKind(module="src.engines.echo", library=None, formats=formats, prefers=lambda: suits)
+    installed = EngineKind(module="src.engines.echo", package=None, formats=formats, prefers=lambda: suits)
     for name in ("mlx", "vllm"):
         monkeypatch.setitem(ENGINES, name, installed)
     assert choose("vllm", "safetensors") == "vllm"

@@ -17,7 +17,12 @@ def test_what_the_operator_has_set_is_left_alone(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")
 def test_fewer_threads_than_cores_are_not_bound():
-    assert "OMP_PROC_BIND" not in openmp.environ(openmp.cores() + 1)
+    assert openmp.environ(openmp.cores() - 1) == {"GOMP_SPINCOUNT": "1000"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")
+def test_a_thread_for_every_core_is_bound():
+    assert openmp.environ(openmp.cores())["OMP_PROC_BIND"] == "true"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")

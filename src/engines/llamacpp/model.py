@@ -67,10 +67,6 @@ class LoadedModel:
         params.no_perf = True
         return ll.llama_init_from_model(self.model, params)
 
-    def cells_of(self, seq_id: int) -> int:
-        """Tokens that llama.cpp holds of a sequence, by its own account."""
-        return int(ll.llama_memory_seq_pos_max(self.memory, seq_id)) + 1
-
     def close(self) -> None:
         ll.llama_free(self.context)
         ll.llama_model_free(self.model)

@@ -88,7 +88,7 @@ def test_an_answer_reads_the_same_wherever_its_pieces_are_cut():
         pytest.param(b'HTTP/1.1 429 Too Many\r\nContent-Length: 31\r\n\r\n{"error": {"message": "later"}}\n', "429: later", id="refused"),
         pytest.param(b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\noops", "502: oops", id="no JSON"),
         pytest.param(b"SSH-2.0-OpenSSH\r\n", "unexpectedly closed connection", id="no HTTP"),
-        pytest.param(b"", "closed connection", id="nothing"),
+        pytest.param(b"", "no answer", id="nothing"),
     ],
 )
 def test_whatever_is_not_a_complete_answer_is_a_failure(pieces, error):

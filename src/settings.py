@@ -46,7 +46,7 @@ class Settings(BaseModel):
     context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
     kv_cache_type: Literal["auto", "f16", "q8_0"] = Field(
-        "auto", description="how the KV cache is stored: auto (f16 on llama.cpp), f16, or q8_0 (half the memory)"
+        "auto", description="how the KV cache is stored: auto (f16, but on x86 CPUs its values as q8_0), f16, or q8_0 (half the memory)"
     )
     step_time_target_ms: float = Field(
         0, ge=0, le=60_000, description="milliseconds a step with a prompt in it may keep running streams waiting; 0: by the device"

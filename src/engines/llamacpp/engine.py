@@ -5,7 +5,7 @@ import time
 import llama_cpp.llama_cpp as ll
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
-from src.engines.llamacpp.budget import PrefillBudget, share_room
+from src.engines.budget import PrefillBudget, share_room
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
 from src.engines.queue import JobQueue
@@ -24,7 +24,7 @@ class LlamaCppEngine(Engine):
         self._queue = JobQueue()
         self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._prefix_hit = self._prefix_asked = self._generated = 0
-        self._compute_seconds = 0.0
+        self._compute_seconds = self._position = 0.0
         self._warm_up()
 
     def add(self, job: Job) -> None:
@@ -43,6 +43,7 @@ class LlamaCppEngine(Engine):
     def step(self) -> list[Step]:
         began = time.perf_counter()
         self._admit()
+        self._slots.close_gap()
         batched = self._fill_batch()
         if not batched:
             return []
@@ -53,7 +54,7 @@ class LlamaCppEngine(Engine):
             # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
             raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
         steps = [self._advance(slot, output) for slot, output in batched]
-        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, time.perf_counter() - began)
+        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, time.perf_counter() - began, self._position)
         self._compute_seconds += computed - filled
         return steps
 
@@ -99,10 +100,14 @@ class LlamaCppEngine(Engine):
         running = self._slots.running()
         prompts = sorted((slot for slot in running if len(slot.todo) > 1), key=lambda slot: slot.admitted_at)
         self._decoding = len(running) - len(prompts)
-        shares = share_room(self._budget.tokens(self._decoding), [len(slot.todo) for slot in prompts]) if prompts else []
-        counts = {slot.seq_id: share for slot, share in zip(prompts, shares, strict=True)}
+        counts: dict[int, int] = {}
+        if prompts:
+            room = self._budget.tokens(self._decoding, max(len(slot.cells) for slot in prompts))
+            shares = share_room(room, [len(slot.todo) for slot in prompts])
+            counts = {slot.seq_id: share for slot, share in zip(prompts, shares, strict=True)}
+            self._position = sum(counts[slot.seq_id] * (len(slot.cells) + counts[slot.seq_id] / 2) for slot in prompts) / sum(shares)
         self._batch.n_tokens = 0
-        return [(slot, self._put(slot, count)) for slot in running if (count := counts.get(slot.seq_id, 1))]
+        return [(slot, self._put(slot, counts.get(slot.seq_id, 1))) for slot in running]
 
     def _put(self, slot: Slot, count: int) -> int:
         batch, index = self._batch, int(self._batch.n_tokens)

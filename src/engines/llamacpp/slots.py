@@ -8,7 +8,8 @@ from src.engines.base import Job
 from src.engines.llamacpp.model import LoadedModel
 from src.engines.llamacpp.sampler import Sampler
 
-COPY_WORTH = 8  # tokens: a copy moves a whole stream of the KV cache, which takes as long as computing a few tokens
+COPY_WORTH = 32  # prompt tokens: a copy moves a whole stream of the KV cache, which takes as long as computing some tokens
+MOVE_WORTH = 32  # completion tokens still to come: a move is such a copy, and saves a part of each of their steps
 
 
 class Slot:
@@ -36,7 +37,7 @@ class Slots:
         self._model = model
         self._kept = kept
         self._clock = 0
-        self.copies = 0
+        self.copies = self.moves = 0
         self.all = [Slot(seq_id) for seq_id in range(model.slots)]
 
     def running(self) -> list[Slot]:
@@ -77,6 +78,37 @@ class Slots:
         for oldest in idle[: max(0, len(idle) - self._kept)]:
             self._cut(oldest, 0)
 
+    def close_gap(self) -> None:
+        """Move the last running sequence into the first hole among those that run, where it has long to go.
+
+        llama.cpp computes sequences together only while their ids are consecutive: each hole costs a forward pass more.
+        One move a call, since a copy keeps everybody waiting.
+        """
+        running = [slot.seq_id for slot in self.running()]
+        if not running or running[-1] - running[0] < len(running):
+            return
+        hole, last = next(slot for slot in self.all[running[0] :] if not slot.job), self.all[running[-1]]
+        assert last.job is not None
+        if last.job.max_tokens - last.drawn < MOVE_WORTH:
+            return
+        self._save(hole)
+        self._copy(last, hole)
+        self.all[hole.seq_id], self.all[last.seq_id] = last, hole
+        hole.seq_id, last.seq_id = last.seq_id, hole.seq_id
+        self._cut(hole, 0)
+        self.moves += 1
+
+    def _save(self, slot: Slot) -> None:
+        """Copy what an idle slot keeps to an empty one, or over what has been unused for longer."""
+        spare = self._spare([other for other in self.free() if other is not slot] or [slot])
+        if len(slot.cells) >= COPY_WORTH and (not spare.cells or spare.used_at < slot.used_at):
+            self._copy(slot, spare)
+            spare.used_at = slot.used_at
+
+    def _spare(self, free: list[Slot]) -> Slot:
+        """An empty slot, else the longest unused one: what the others hold may still be asked for."""
+        return min(free, key=lambda slot: (True, slot.used_at) if slot.cells else (False, slot.seq_id))
+
     def _tick(self) -> int:
         self._clock += 1
         return self._clock
@@ -87,8 +119,7 @@ class Slots:
         shared = {slot.seq_id: _common_prefix(slot.cells, known) for slot in self.all}
         free = self.free()
         best = max(free, key=lambda slot: (shared[slot.seq_id], -slot.used_at))
-        # An empty slot, else the longest unused one: what the others hold may still be asked for.
-        spare = min(free, key=lambda slot: (True, slot.used_at) if slot.cells else (False, slot.seq_id))
+        spare = self._spare(free)
         source = max(self.all, key=lambda slot: shared[slot.seq_id])
         if shared[source.seq_id] - shared[best.seq_id] < COPY_WORTH:
             if best is spare or len(best.cells) - shared[best.seq_id] < COPY_WORTH:
@@ -96,6 +127,7 @@ class Slots:
             source = best  # what it holds beyond the common prefix is worth keeping
         if self._kept and shared[source.seq_id] - shared[spare.seq_id] >= COPY_WORTH:
             self._copy(source, spare)
+            self.copies += 1
             return spare, shared[source.seq_id]
         return spare, shared[spare.seq_id]
 
@@ -104,7 +136,6 @@ class Slots:
         ll.llama_memory_seq_rm(self._model.memory, target.seq_id, -1, -1)
         ll.llama_memory_seq_cp(self._model.memory, source.seq_id, target.seq_id, -1, -1)
         target.cells = list(source.cells)
-        self.copies += 1
 
     def _cut(self, slot: Slot, length: int) -> int:
         """Drop the slot's cells from `length` on; all of them where this model's memory cannot be cut there."""

@@ -80,9 +80,10 @@ def convert(gguf: Path, dtype: str, folder: Path) -> None:
     assert meta["tokenizer.ggml.model"] == "gpt2"
     write_safetensors(folder / "model.safetensors", dtype, dict(weights(reader, meta)))
     tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    ends = {"bos_token_id": meta["tokenizer.ggml.bos_token_id"], "eos_token_id": meta["tokenizer.ggml.eos_token_id"]}
     for name, content in {
-        "config.json": config(meta, dtype, tied),
-        "generation_config.json": {"bos_token_id": meta["tokenizer.ggml.bos_token_id"], "eos_token_id": meta["tokenizer.ggml.eos_token_id"]},
+        "config.json": {**config(meta, dtype, tied), **ends},
+        "generation_config.json": ends,
         "tokenizer.json": tokenizer(meta),
         "tokenizer_config.json": tokenizer_config(meta),
     }.items():
@@ -109,8 +110,6 @@ def config(meta: dict[str, Any], dtype: str, tied: bool) -> dict[str, Any]:
         "mlp_bias": False,
         "tie_word_embeddings": tied,
         "torch_dtype": dtype,
-        "bos_token_id": meta["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": meta["tokenizer.ggml.eos_token_id"],
     }
 
 

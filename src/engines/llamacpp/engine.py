@@ -6,7 +6,7 @@ from collections import deque
 import llama_cpp.llama_cpp as ll
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
-from src.engines.llamacpp.budget import PrefillBudget
+from src.engines.budget import PrefillBudget
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
 from src.errors import EngineDead, EngineError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.engines.llamacpp.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget
+from src.engines.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget
 
 
 def learned(target: float, decode: float, token: float) -> PrefillBudget:

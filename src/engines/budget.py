@@ -1,4 +1,4 @@
-"""How many prompt tokens a step may compute, so that those who decode get their next token in time. Knows no slots."""
+"""How many prompt tokens a step may compute, so that those who decode get their next token in time. Knows no engine."""
 
 MIN_TOKENS = 16  # fewer cost a step nearly as much: a prompt has to get on, whatever the target
 FIRST_TOKENS = 32  # before anything was measured

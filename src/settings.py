@@ -45,6 +45,9 @@ class Settings(BaseModel):
     load_wait_seconds: float = Field(30, ge=0, description="time a request waits for its model to load before it gets a 503")
     context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
+    kv_cache_type: Literal["auto", "f16", "q8_0"] = Field(
+        "auto", description="how the KV cache is stored: auto (f16 on llama.cpp), f16, or q8_0 (half the memory)"
+    )
     step_time_target_ms: float = Field(
         0, ge=0, le=60_000, description="milliseconds a step with a prompt in it may keep running streams waiting; 0: by the device"
     )
@@ -86,7 +89,7 @@ class Settings(BaseModel):
         """
         found = {**(dotenv_values(env_file) if env_file else {}), **os.environ}
         values = {name: found[name.upper()] for name in cls.model_fields if found.get(name.upper())}
-        for name in ("inference_engine", "device_type", "worker_class"):
+        for name in ("inference_engine", "device_type", "worker_class", "kv_cache_type"):
             if name in values:
                 values[name] = str(values[name]).lower()
         if "log_level" in values:

@@ -1,4 +1,4 @@
-"""How many prompt tokens a step may compute, so that those who decode get their next token in time. Knows no engine."""
+"""How many prompt tokens a step may compute, and of which prompts, so that nobody waits too long. Knows no engine."""
 
 MIN_TOKENS = 16  # fewer cost a step nearly as much: a prompt has to get on, whatever the target
 FIRST_TOKENS = 32  # before anything was measured
@@ -31,6 +31,21 @@ class PrefillBudget:
         elif prefilled >= MIN_TOKENS:
             beside = (self._decode_seconds or 0.0) if decoding else 0.0
             self._token_seconds = _average(self._token_seconds, max(seconds - beside, 1e-6) / prefilled)
+
+
+def share_room(room: int, prompts: list[int]) -> list[int]:
+    """Tokens for each of the prompts, given how many tokens each has left, in the order they were admitted.
+
+    Half is the oldest's, so that none is passed for ever. The rest is for those with the fewest left, so that a short
+    prompt does not wait for a long one to end.
+    """
+    shares = [0] * len(prompts)
+    in_turn = sorted(range(len(prompts)), key=lambda index: prompts[index])  # a stable sort: among equals the oldest
+    for index, most in [(0, room // 2), *((index, room) for index in in_turn)]:
+        share = min(prompts[index] - shares[index], room, most)
+        shares[index] += share
+        room -= share
+    return shares
 
 
 def _average(known: float | None, newest: float) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.engines.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget
+from src.engines.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget, share_room
 
 
 def learned(target: float, decode: float, token: float) -> PrefillBudget:
@@ -38,3 +38,20 @@ def test_it_follows_when_the_machine_becomes_slower():
     for _ in range(30):
         budget.observe(8, 64, 0.05 + 64 * 0.004)
     assert budget.tokens(8) < before / 3
+
+
+@pytest.mark.parametrize(
+    ("room", "prompts", "shares"),
+    [
+        (100, [30], [30]),
+        (100, [4000], [100]),
+        (100, [4000, 30], [70, 30]),
+        (100, [30, 4000], [30, 70]),
+        (100, [4000, 300, 40, 41], [50, 0, 40, 10]),
+        (100, [40, 40, 40], [40, 40, 20]),
+        (17, [2, 2], [2, 2]),
+        (0, [5], [0]),
+    ],
+)
+def test_the_oldest_prompt_gets_half_of_the_room_and_the_shortest_the_rest(room, prompts, shares):
+    assert share_room(room, prompts) == shares

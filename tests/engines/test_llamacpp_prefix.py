@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from src.engines import load_engine
 from src.engines.base import EngineOptions, Job
 from src.sampling import SamplingParams
+from tests.engines.llamacpp_greedy import TOLERANCE, GreedyReference
 
 CONTEXT = 512
 
@@ -32,9 +33,8 @@ def load(model_path):
 
 
 @pytest.fixture(scope="module")
-def reference(load):
-    """An engine that reuses nothing."""
-    return load(cached_prefixes=0)
+def reference(model_path):
+    return GreedyReference(model_path, CONTEXT)
 
 
 def words(start: int, length: int) -> list[int]:
@@ -67,7 +67,16 @@ def test_jobs_that_come_together_compute_their_shared_prefix_once(load, referenc
     drawn, cached = run(engine, jobs)
     assert cached == {0: 0, 1: 200, 2: 200, 3: 200}
     assert engine._slots.copies == 3
-    assert drawn == run(reference, jobs)[0]
+    for one in jobs:
+        reference.assert_greedy(one.tokens, drawn[one.id])
+
+
+def test_the_reference_notices_a_wrong_prefix(load, reference):
+    shared = words(1, 200)
+    jobs = [job(id, shared + words(10 + id, 20)) for id in range(4)]
+    drawn, _ = run(load(cached_prefixes=0), jobs)
+    wrong = words(77, 100) + shared[100:]
+    assert max(reference.shortfall(wrong + one.tokens[200:], drawn[one.id]) for one in jobs) > 10 * TOLERANCE
 
 
 def test_a_prefix_is_copied_from_a_running_job(load, reference):
@@ -80,7 +89,7 @@ def test_a_prefix_is_copied_from_a_running_job(load, reference):
     drawn, cached = run(engine, [second])
     assert cached[2] == 150
     assert engine._slots.copies == 1
-    assert drawn[2] == run(reference, [second])[0][2]
+    reference.assert_greedy(second.tokens, drawn[2])
 
 
 def test_a_kept_conversation_survives_a_job_that_shares_only_its_beginning(load):
@@ -118,7 +127,7 @@ def test_a_job_that_waited_for_a_cancelled_prompt_is_computed_itself(load, refer
     tokens = []
     while steps := engine.step():
         tokens += [step.token for step in steps if step.job_id == 2 and step.token is not None]
-    assert tokens == run(reference, [second])[0][2]
+    reference.assert_greedy(second.tokens, tokens)
 
 
 def test_another_job_passes_one_that_waits_for_a_prefix(load):
@@ -133,11 +142,11 @@ def test_another_job_passes_one_that_waits_for_a_prefix(load):
     run(engine, [])
 
 
-def test_without_caching_nothing_is_shared(reference):
-    shared = words(7, 100)
-    _, cached = run(reference, [job(1, shared + words(70, 5)), job(2, shared + words(71, 5))])
+def test_without_caching_nothing_is_shared(load):
+    engine, shared = load(cached_prefixes=0), words(7, 100)
+    _, cached = run(engine, [job(1, shared + words(70, 5)), job(2, shared + words(71, 5))])
     assert cached == {1: 0, 2: 0}
-    assert reference._slots.copies == 0
+    assert engine._slots.copies == 0
 
 
 traffic = st.lists(

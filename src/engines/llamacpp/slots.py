@@ -22,7 +22,7 @@ class Slot:
         self.sampler: Sampler | None = None
         self.drawn = 0
         self.cached_tokens: int | None = None  # until the job's first step has told it
-        self.used_at = 0
+        self.admitted_at = self.used_at = 0  # by the clock of Slots, which counts admissions and releases
 
 
 class Slots:
@@ -62,6 +62,7 @@ class Slots:
         slot.sampler = Sampler(self._model, job.sampling, job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :])
         slot.todo = deque(job.tokens[common:])
         slot.drawn = 0
+        slot.admitted_at = self._tick()
         slot.cached_tokens = min(common, job.prompt_tokens)
         return slot
 
@@ -71,11 +72,14 @@ class Slots:
         slot.sampler.close()
         slot.job = slot.sampler = None
         slot.todo.clear()
-        self._clock += 1
-        slot.used_at = self._clock
+        slot.used_at = self._tick()
         idle = sorted((s for s in self.all if s.cells and not s.job), key=lambda s: s.used_at)
         for oldest in idle[: max(0, len(idle) - self._kept)]:
             self._cut(oldest, 0)
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
 
     def _place(self, tokens: list[int]) -> tuple[Slot, int]:
         """The slot for a job with these tokens, and how many of them its cells hold."""

@@ -1,7 +1,6 @@
 """Continuous batching by mlx-lm's BatchGenerator: which jobs run, what of their prompts is known already. Knows nothing of text."""
 
 import time
-from collections import deque
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +11,7 @@ from src.engines.budget import PrefillBudget
 from src.engines.mlx.model import LoadedModel
 from src.engines.mlx.prefixes import Cache, Prefixes, common_prefix, cut, usable
 from src.engines.mlx.sampler import BatchSampler, Row
+from src.engines.queue import JobQueue
 from src.errors import EngineDead, EngineError, InsufficientMemory
 
 STEP_TARGET = {"cpu": 0.25, "mps": 0.1}  # seconds, where the setting leaves it open
@@ -41,11 +41,6 @@ class _Sequence:
         tokens = self.tokens
         return tokens[: len(tokens) - self.todo]
 
-    @property
-    def longest(self) -> int:
-        """Tokens it may come to."""
-        return len(self.job.tokens) + self.job.max_tokens
-
     def step(self, **fields: Any) -> Step:
         """The first one tells what was cached."""
         cached, self.told = None if self.told else self.cached, True
@@ -61,10 +56,10 @@ class MLXEngine(Engine):
         self._reuses = options.cached_prefixes > 0
         self._prefixes = Prefixes(options.cached_prefixes, int(self._model.room * KEPT_SHARE))
         self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS[self.device])
-        self._waiting: deque[_Sequence] = deque()
+        self._queue = JobQueue()
         self._running: dict[int, _Sequence] = {}  # by the generator's ids, in the order of their admission
-        self._prefix_hit = self._prefix_asked = self._generated = self._steps = 0
-        self._step_seconds = self._compute_seconds = 0.0
+        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._compute_seconds = 0.0
         self._start_generator()
 
     def add(self, job: Job) -> None:
@@ -72,10 +67,10 @@ class MLXEngine(Engine):
             raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
         if not all(0 <= token < self._model.vocab_size for token in job.tokens):
             raise EngineError("The prompt has a token that is not in the model's vocabulary.")
-        self._waiting.append(_Sequence(job))
+        self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
-        self._waiting = deque(sequence for sequence in self._waiting if sequence.job.id != job_id)
+        self._queue.cancel(job_id)
         for uid in [uid for uid, sequence in self._running.items() if sequence.job.id == job_id]:
             sequence = self._running.pop(uid)
             removed = self._generator.remove([uid], return_prompt_caches=self._reuses)
@@ -83,41 +78,40 @@ class MLXEngine(Engine):
                 self._prefixes.keep(sequence.in_cache, removed[uid][0])
 
     def step(self) -> list[Step]:
-        began = time.perf_counter()
         self._admit()
         if not self._running:
             return []
         prefilling = [sequence for sequence in self._running.values() if sequence.todo]
         decoding, todo = len(self._running) - len(prefilling), sum(sequence.todo for sequence in prefilling)
+        # Prompts are computed side by side, so many tokens of each: all rows of a batch are as long as its longest.
         self._generator.prefill_step_size = max(1, self._budget.tokens(decoding) // max(1, len(prefilling)))
-        prepared = time.perf_counter()
+        began = time.perf_counter()
         try:
             prompts, drawn = self._generator.next()
         except (RuntimeError, MemoryError) as error:
             if "alloc" not in str(error):  # as MLX's allocators say it
                 raise EngineDead(f"MLX failed: {error}") from error
             return [self._free_memory()]
-        computed = time.perf_counter()
+        seconds = time.perf_counter() - began
         steps = [self._progress(response) for response in prompts]
-        self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), computed - prepared)
+        self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), seconds)
         steps += [self._advance(response) for response in drawn]
-        self._steps += 1
-        self._step_seconds += time.perf_counter() - began
-        self._compute_seconds += computed - prepared
+        self._compute_seconds += seconds
         return steps
 
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._waiting),
+            waiting=len(self._queue),
+            longest_wait=self._queue.longest_wait(),
+            admitted=self._queue.admitted,
+            waited_seconds=self._queue.waited_seconds,
             slots=self._model.slots,
             kv_used=sum(len(sequence.in_cache) for sequence in self._running.values()),
             kv_total=self._model.slots * self.context_length,
             prefix_hit=self._prefix_hit,
             prefix_asked=self._prefix_asked,
             generated=self._generated,
-            steps=self._steps,
-            step_seconds=self._step_seconds,
             compute_seconds=self._compute_seconds,
         )
 
@@ -141,24 +135,29 @@ class MLXEngine(Engine):
         self._model.set_wired_limit()
 
     def _admit(self) -> None:
-        """Start waiting jobs while there is room, first come, first served; one that can soon copy its prefix lets others pass."""
-        for sequence in list(self._waiting):
-            if len(self._running) >= self._most_running or not self._make_room(sequence):
-                return
-            if not self._worth_waiting(sequence.tokens):
-                self._waiting.remove(sequence)
-                self._start(sequence)
+        """Start waiting jobs in their turn while there is room; one that can soon copy its prefix lets others pass."""
+        while len(self._queue) and len(self._running) < self._most_running:
+            full = False
 
-    def _make_room(self, sequence: _Sequence) -> bool:
-        """Whether the job's KV cache fits beside the others', if need be in place of what is kept of ended ones."""
-        longest = max([sequence.longest, *(other.longest for other in self._running.values())])
-        # All rows of a batch are as long as its longest.
-        needed = (len(self._running) + 1) * self._model.sequence_bytes(min(longest, self.context_length))
-        if needed > self._model.room and self._running:
-            return False
-        while len(self._prefixes) and needed + self._prefixes.bytes > self._model.room:
-            self._prefixes.drop_oldest()
-        return True
+            def may_run(job: Job) -> bool:
+                nonlocal full
+                full = full or not self._fits(job)  # then smaller ones do not pass: it would wait for ever
+                return not full and not self._worth_waiting(job.tokens)
+
+            job = self._queue.take([sequence.job for sequence in self._running.values()], may_run)
+            if job is None:
+                return
+            self._start(_Sequence(job))
+
+    def _fits(self, job: Job) -> bool:
+        """Whether the KV caches of the running jobs have room for one more, whatever lengths they may come to."""
+        return not self._running or self._needed(job) <= self._model.room
+
+    def _needed(self, *more: Job) -> int:
+        """Bytes that KV caches may come to: all rows of a batch are as long as its longest."""
+        jobs = [*more, *(sequence.job for sequence in self._running.values())]
+        longest = max(len(job.tokens) + job.max_tokens for job in jobs)
+        return len(jobs) * self._model.sequence_bytes(min(longest, self.context_length))
 
     def _worth_waiting(self, tokens: list[int]) -> bool:
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
@@ -179,6 +178,8 @@ class MLXEngine(Engine):
             logits_processors=[[Row(self._sampler, job.sampling, job.prompt_tokens)]],
         )
         self._running[uid] = sequence
+        while len(self._prefixes) and self._needed() + self._prefixes.bytes > self._model.room:
+            self._prefixes.drop_oldest()
         sequence.todo = len(tokens) - known
         if sequence.cached is None:
             sequence.cached = min(known, job.prompt_tokens)
@@ -226,13 +227,14 @@ class MLXEngine(Engine):
         """An allocation failed, and no cache of the batch can be trusted. The youngest job fails for it; the others start
         again from their own tokens and go on as they would have, fewer at a time from now on."""
         *others, youngest = self._running.values()
-        self._waiting.extendleft(reversed(others))
         self._most_running = max(1, len(others))
         self._running.clear()
         self._prefixes.clear()
         self._generator.close()
         self._start_generator()
         mx.clear_cache()
+        for sequence in others:
+            self._start(sequence)
         error = InsufficientMemory(
             f"There was no memory for this request beside {len(others)} others. Ask for fewer max_tokens or send a shorter prompt; "
             "the operator can lower MAX_PARALLEL_SEQUENCES or CONTEXT_LENGTH, or use a smaller model."

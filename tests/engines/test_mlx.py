@@ -84,6 +84,7 @@ def test_greedy_output_is_mlx_lms_own_alone_and_in_a_batch(engine, reference):
     together = Run(engine, *(job(id, prompt, 16, ignore_eos=False) for id, prompt in enumerate(prompts)))
     assert list(together.drawn.values()) == expected
     assert together.finish[0] == "stop"
+    assert tokenizer.decode(expected[0]) == "The capital of France is Paris.<|im_end|>"
 
 
 def test_a_seeded_job_draws_the_same_tokens_alone_and_beside_others(engine):
@@ -336,15 +337,15 @@ def test_a_device_that_is_not_there_is_refused_by_name(device):
 
 def test_a_model_larger_than_the_memory_it_may_use_is_refused_with_the_numbers():
     with pytest.raises(ModelLoadFailed, match=r"0\.5 GiB of weights, but MLX may use 0\.2 GiB"):
-        load_engine("mlx", options(memory_bytes=2**30, memory_fraction=0.2))
+        load_engine("mlx", options(device="cpu", memory_bytes=2**30, memory_fraction=0.2))
 
 
 def test_a_context_that_does_not_fit_is_refused_with_the_numbers_and_a_default_one_is_shortened():
     memory = 7 * 10**8  # 540 MB of weights, and some of what other engines of this process still hold
     held = mx.get_active_memory()
     with pytest.raises(ModelLoadFailed, match=r"CONTEXT_LENGTH=8192 needs 0\.\d\d GiB of KV cache for one sequence, but 0\.\d\d GiB"):
-        load_engine("mlx", options(context_length=8192, memory_bytes=memory + held, memory_fraction=1.0))
-    engine = load_engine("mlx", options(context_length=0, memory_bytes=memory + held, memory_fraction=1.0))
+        load_engine("mlx", options(device="cpu", context_length=8192, memory_bytes=memory + held, memory_fraction=1.0))
+    engine = load_engine("mlx", options(device="cpu", context_length=0, memory_bytes=memory + held, memory_fraction=1.0))
     assert 256 <= engine.context_length < 4096
     engine.close()
 

@@ -9,8 +9,9 @@ from mlx_lm.generate import BatchGenerator
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
 from src.engines.budget import PrefillBudget
 from src.engines.mlx.model import LoadedModel
-from src.engines.mlx.prefixes import Cache, Prefixes, common_prefix, cut, usable
+from src.engines.mlx.prefixes import Cache, Prefixes, cut, usable
 from src.engines.mlx.sampler import BatchSampler, Row
+from src.engines.prefix import common_prefix
 from src.engines.queue import JobQueue
 from src.errors import EngineDead, EngineError, InsufficientMemory
 
@@ -84,20 +85,28 @@ class MLXEngine(Engine):
         prefilling = [sequence for sequence in self._running.values() if sequence.todo]
         decoding, todo = len(self._running) - len(prefilling), sum(sequence.todo for sequence in prefilling)
         # Prompts are computed side by side, so many tokens of each: all rows of a batch are as long as its longest.
-        self._generator.prefill_step_size = max(1, self._budget.tokens(decoding) // max(1, len(prefilling)))
+        prompts = sum(sequence.todo > 1 for sequence in prefilling)
+        self._generator.prefill_step_size = max(1, self._budget.tokens(decoding) // max(1, prompts))
         began = time.perf_counter()
+        responses = self._compute()
+        if responses is None:
+            return [self._free_memory()]
+        seconds = time.perf_counter() - began
+        self._compute_seconds += seconds
+        progress, drawn = responses
+        steps = [self._progress(response) for response in progress]
+        self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), seconds)
+        return steps + [self._advance(response) for response in drawn]
+
+    def _compute(self) -> tuple[list[Any], list[Any]] | None:
+        """What became of prompts, and what was drawn. None where an allocation failed."""
         try:
             prompts, drawn = self._generator.next()
         except (RuntimeError, MemoryError) as error:
-            if "alloc" not in str(error):  # as MLX's allocators say it
-                raise EngineDead(f"MLX failed: {error}") from error
-            return [self._free_memory()]
-        seconds = time.perf_counter() - began
-        steps = [self._progress(response) for response in prompts]
-        self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), seconds)
-        steps += [self._advance(response) for response in drawn]
-        self._compute_seconds += seconds
-        return steps
+            if "alloc" in str(error):  # as MLX's allocators say it
+                return None
+            raise EngineDead(f"MLX failed: {error}") from error
+        return prompts, drawn
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -163,9 +172,11 @@ class MLXEngine(Engine):
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
         if not self._reuses:
             return False
-        there = max(self._prefixes.find(tokens), self._longest_running(tokens)[0])
-        coming = (common_prefix(sequence.tokens, tokens) for sequence in self._running.values() if sequence.todo > 1)
-        return max(coming, default=0) - there >= COPY_WORTH
+        prompts = (sequence.tokens for sequence in self._running.values() if sequence.todo > 1)
+        coming = max((common_prefix(prompt, tokens) for prompt in prompts if len(prompt) < self._model.cuttable), default=0)
+        if coming < COPY_WORTH:
+            return False
+        return coming - max(self._prefixes.find(tokens), self._longest_running(tokens)[0]) >= COPY_WORTH
 
     def _start(self, sequence: _Sequence) -> None:
         tokens, job = sequence.tokens, sequence.job
@@ -199,10 +210,9 @@ class MLXEngine(Engine):
         return self._prefixes.take(tokens)
 
     def _longest_running(self, tokens: list[int]) -> tuple[int, int]:
-        """(tokens in common, id) of the running job whose cache begins with most of the tokens."""
-        if not self._model.can_cut:
-            return 0, -1
-        shared = ((common_prefix(sequence.in_cache, tokens), uid) for uid, sequence in self._running.items())
+        """(tokens in common, id) of the running job whose cache begins with most of the tokens and can be cut there."""
+        caches = ((sequence.in_cache, uid) for uid, sequence in self._running.items())
+        shared = ((common_prefix(held, tokens), uid) for held, uid in caches if len(held) < self._model.cuttable)
         return max(shared, default=(0, -1))
 
     def _progress(self, response: Any) -> Step:

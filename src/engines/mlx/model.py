@@ -81,16 +81,19 @@ class LoadedModel:
         unable = {type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}
         if unable:
             raise ModelLoadFailed(f"mlx-lm cannot compute several sequences of {self._name} together: no batches of {', '.join(unable)}")
-        self.can_cut = can_trim_prompt_cache(caches)  # a sequence's cache, back to where another one parts from it
+        cuttable = can_trim_prompt_cache(caches)
         logits = self.model(mx.array([[0]]), cache=caches)
         mx.eval(logits)
         self.vocab_size: int = logits.shape[-1]
         parts = [part for cache in caches for part in getattr(cache, "caches", [cache])]
-        return [
+        layers = [
             (part.nbytes / part.keys.shape[2], getattr(part, "max_size", float("inf")))
             for part in parts
             if getattr(part, "keys", None) is not None  # recurrent states have none, and do not grow
         ]
+        # Sequences shorter than this can be cut back to where another one parts from them: no window has moved on.
+        self.cuttable = min((window for _, window in layers), default=0.0) if cuttable else 0.0
+        return layers
 
     def _plan(self, config: dict[str, Any], options: EngineOptions) -> int:
         """The context length: the setting's or the default, where one sequence of it fits beside the weights."""

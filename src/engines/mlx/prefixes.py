@@ -4,8 +4,9 @@ import copy
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+
+from src.engines.prefix import common_prefix
 
 Cache = list[Any]  # one object of mlx-lm a layer
 
@@ -14,7 +15,7 @@ class _Kept:
     """The cache of one sequence, computed for exactly these tokens."""
 
     def __init__(self, tokens: list[int], cache: Cache) -> None:
-        self.tokens = np.asarray(tokens)
+        self.tokens = tokens
         self.cache = cache
         self.bytes = sum(layer.nbytes for layer in cache)
 
@@ -81,10 +82,3 @@ def cut(cache: Cache, length: int, wanted: int) -> Cache:
 def usable(cache: Cache, length: int, common: int) -> int:
     """Of `common` tokens, those a cache of `length` can serve: a window that has moved on, or a recurrent state, cannot be cut."""
     return common if common == length or can_trim_prompt_cache(cache) else 0
-
-
-def common_prefix(a: "np.ndarray[Any, Any] | list[int]", b: "np.ndarray[Any, Any] | list[int]") -> int:
-    """How many tokens both begin with."""
-    length = min(len(a), len(b))
-    differs = np.asarray(a[:length]) != np.asarray(b[:length])
-    return int(differs.argmax()) if differs.any() else length

@@ -85,7 +85,7 @@ class MLXEngine(Engine):
         prefilling = [sequence for sequence in self._running.values() if sequence.todo]
         decoding, todo = len(self._running) - len(prefilling), sum(sequence.todo for sequence in prefilling)
         # Prompts are computed side by side, so many tokens of each: all rows of a batch are as long as its longest.
-        prompts = sum(sequence.todo > 1 for sequence in prefilling)
+        prompts = min(sum(sequence.todo > 1 for sequence in prefilling), self._model.prompts_together)
         self._generator.prefill_step_size = max(1, self._budget.tokens(decoding) // max(1, prompts))
         began = time.perf_counter()
         responses = self._compute()
@@ -137,7 +137,7 @@ class MLXEngine(Engine):
             stop_tokens=[[token] for token in self._model.end_tokens],
             sampler=self._sampler,
             completion_batch_size=self._model.slots,
-            prefill_batch_size=self._model.slots,
+            prefill_batch_size=self._model.prompts_together,
             prefill_step_size=BATCH_TOKENS[self.device],
             stream=mx.default_stream(mx.default_device()),  # this thread's own: no other thread could use it
         )

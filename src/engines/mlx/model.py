@@ -40,6 +40,8 @@ class LoadedModel:
         self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
         self.context_length = self._plan(text, options)
         self.slots = options.max_sequences or DEFAULT_SLOTS
+        # Side by side, shorter prompts are padded, which some recurrent models take for tokens.
+        self.prompts_together = self.slots if self.cuttable else 1
 
     def sequence_bytes(self, tokens: int) -> int:
         """What the KV cache of so many tokens takes; layers with a sliding window hold no more than it."""

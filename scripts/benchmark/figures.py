@@ -121,7 +121,7 @@ def intrusion(rounds: list[Round]) -> Row:
 
 
 def cancel(rounds: list[Round]) -> Row:
-    """Gaps of those who stay: while all decode, and after the others have hung up."""
+    """Gaps of those who stay: while all decode, and for as long after the hang-up (later their growing contexts would count too)."""
     before: list[float] = []
     after: list[float] = []
     for one in rounds:
@@ -129,7 +129,7 @@ def cancel(rounds: list[Round]) -> Row:
         started = [answer.arrivals[0] for answer in one.answers if answer.arrivals]
         for stayed in (answer for answer in one.answers if answer.cut is None and answer.good and cuts):
             before += stayed.gaps_within(max(started), min(cuts))
-            after += stayed.gaps_within(max(cuts), float("inf"))
+            after += stayed.gaps_within(max(cuts), 2 * max(cuts) - max(started))
     freed = [one.freed for one in rounds if one.freed is not None]
     row: Row = {**_milliseconds(before, "gap of 20", (50,)), **_milliseconds(after, "gap of 10", (50,))}
     row["speed-up"] = ratio(row["gap of 20 p50"], row["gap of 10 p50"])

@@ -4,7 +4,7 @@ The only module that needs matplotlib.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark import figures
 from benchmark.figures import Row
@@ -29,30 +29,36 @@ def draw(report: Report, path: Path) -> None:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
     except ImportError as error:
         raise PictureFailed("--picture needs matplotlib. Install it with: pip install -r requirements-dev.txt") from error
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": report.date}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": report.date}
     with rc_context(style):
         picture = Figure(figsize=(11, 0.7 + ROW_INCHES * len(report.rounds)), layout="constrained")
         machine = report.machine
         picture.suptitle(
-            f"{machine.processor}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB, {report.date[:10]}", fontsize=10
+            f"{machine.processor}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB, {report.date[:10]}",
+            fontsize=10,
+            x=0.01,
+            ha="left",
         )
+        patches = [Patch(color=colour, label=name) for name, colour in zip(report.servers, COLOURS, strict=False)]
+        picture.legend(handles=patches, loc="outside upper right", ncols=len(patches), frameon=False)
+        limit = figures.limit_row(report)["tokens/s"]
         rows = picture.subfigures(len(report.rounds), 1, squeeze=False)[:, 0]
         for row, (workload, servers) in zip(rows, report.rounds.items(), strict=True):
             row.suptitle(f"{workload}: {WORKLOADS[workload].__doc__}", fontsize=9.5, x=0.01, ha="left", fontweight="bold", wrap=True)
             panels = PANELS.get(workload, _throughput)
-            panels(list(row.subplots(1, 3)), servers, report, workload)
+            panels(list(row.subplots(1, 3)), servers, limit if workload == LIMITED else None)
         try:
             picture.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
         except (OSError, ValueError) as error:
             raise PictureFailed(f"{path} cannot be written: {error}. Name a file that ends in .svg or .png.") from error
 
 
-def _throughput(axes: "list[Axes]", servers: dict[str, list[Round]], report: Report, workload: str) -> None:
+def _throughput(axes: "list[Axes]", servers: dict[str, list[Round]], limit: float | None) -> None:
     rows = {name: figures.throughput(rounds) for name, rounds in servers.items()}
     speed, first, gap = axes
-    limit = figures.limit_row(report)["tokens/s"] if workload == LIMITED else None
     _bars(speed, "Output", "tokens/s", {name: {"": row["tokens/s"]} for name, row in rows.items()})
     if limit is not None:
         speed.axhline(limit, color=GREY, linestyle="--", linewidth=1)
@@ -73,33 +79,33 @@ def _shares(row: Row, quantity: str) -> Row:
     return {f"p{share}": row[f"{quantity} p{share}"] for share in figures.SHARES}
 
 
-def _conversation(axes: "list[Axes]", servers: dict[str, list[Round]], report: Report, workload: str) -> None:
+def _conversation(axes: "list[Axes]", servers: dict[str, list[Round]], limit: float | None) -> None:
     turns = {name: figures.conversation(rounds) for name, rounds in servers.items()}
-    prefilled, first, cached = axes
-    for title, unit, key, axis in (
-        ("Prompt tokens computed", "tokens", "prefilled", prefilled),
-        ("Time to first token", "ms", "first token", first),
-        ("Prompt tokens reused", "tokens", "cached", cached),
+    longest = max(turns.values(), key=len)
+    for axis, title, unit, key, bound, meaning in (
+        (axes[0], "Prompt tokens computed", "tokens", "prefilled", "new", "new in this turn"),
+        (axes[1], "Prompt tokens reused", "tokens", "cached", "prompt", "whole prompt"),
+        (axes[2], "Time to first token", "ms", "first token", "", ""),
     ):
-        for (name, rows), colour in zip(turns.items(), COLOURS, strict=False):
-            numbers = range(1, len(rows) + 1)
-            values = [float("nan") if row[key] is None else row[key] for row in rows]
-            axis.plot(numbers, values, marker="o", markersize=3, linewidth=1.4, color=colour, label=name)
+        for rows, colour in zip(turns.values(), COLOURS, strict=False):
+            axis.plot(_numbers(rows), _values(rows, key), marker="o", markersize=3, linewidth=1.4, color=colour)
+        if bound:
+            axis.plot(_numbers(longest), _values(longest, bound), color=GREY, linestyle="--", linewidth=1, label=meaning)
+            axis.legend(frameon=False, fontsize=8)
         _label(axis, title, unit)
         axis.set_xlabel("turn")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    longest = max(turns.values(), key=len)
-    prefilled.plot(
-        range(1, len(longest) + 1), [row["new"] for row in longest], color=GREY, linestyle="--", linewidth=1, label="new in this turn"
-    )
-    cached.plot(
-        range(1, len(longest) + 1), [row["prompt"] for row in longest], color=GREY, linestyle="--", linewidth=1, label="whole prompt"
-    )
-    for axis in axes:
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_xticks([1, *range(5, len(longest) + 1, 5)])
 
 
-def _intrusion(axes: "list[Axes]", servers: dict[str, list[Round]], report: Report, workload: str) -> None:
+def _numbers(turns: list[Row]) -> range:
+    return range(1, len(turns) + 1)
+
+
+def _values(turns: list[Row], key: str) -> list[float]:
+    return [float("nan") if (value := turn[key]) is None else value for turn in turns]
+
+
+def _intrusion(axes: "list[Axes]", servers: dict[str, list[Round]], limit: float | None) -> None:
     rows = {name: figures.intrusion(rounds) for name, rounds in servers.items()}
     for axis, share in zip(axes, (50, 99), strict=False):
         pairs = {name: {when: row[f"{when} p{share}"] for when in ("without it", "with it")} for name, row in rows.items()}
@@ -107,13 +113,12 @@ def _intrusion(axes: "list[Axes]", servers: dict[str, list[Round]], report: Repo
     _bars(axes[2], "Long prompt's time to first token", "ms", {name: {"": row["its first token"]} for name, row in rows.items()})
 
 
-def _cancel(axes: "list[Axes]", servers: dict[str, list[Round]], report: Report, workload: str) -> None:
+def _cancel(axes: "list[Axes]", servers: dict[str, list[Round]], limit: float | None) -> None:
     rows = {name: figures.cancel(rounds) for name, rounds in servers.items()}
     gaps = {name: {"20 streams": row["gap of 20 p50"], "10 streams": row["gap of 10 p50"]} for name, row in rows.items()}
     _bars(axes[0], "Time between tokens of those who stay, p50", "ms", gaps)
-    told = {name: row for name, row in rows.items() if row["freed after"] is not None}
-    _bars(axes[1], "Slots and KV cache free after", "ms", {name: {"": row["freed after"]} for name, row in told.items()})
-    cells = {name: {"before": row["KV before"], "after": row["KV after"]} for name, row in told.items()}
+    _bars(axes[1], "Slots and KV cache free after", "ms", {name: {"": row["freed after"]} for name, row in rows.items()})
+    cells = {name: {"before": row["KV before"], "after": row["KV after"]} for name, row in rows.items()}
     _bars(axes[2], "KV cache in use at the hang-up", "tokens", cells)
 
 
@@ -127,9 +132,9 @@ def _bars(axis: "Axes", title: str, unit: str, groups: dict[str, Row]) -> None:
         return
     keys = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
-    for number, (name, row) in enumerate(groups.items()):
+    for number, row in enumerate(groups.values()):
         places = [at - 0.4 + width * (number + 0.5) for at in range(len(keys))]
-        bars = axis.bar(places, [row[key] or 0 for key in keys], 0.92 * width, color=COLOURS[number % len(COLOURS)], label=name)
+        bars = axis.bar(places, [row[key] or 0 for key in keys], 0.92 * width, color=COLOURS[number % len(COLOURS)])
         axis.bar_label(bars, [_short(row[key]) for key in keys], fontsize=8, padding=1)
     axis.set_xlim(-0.6, len(keys) - 0.4)
     axis.set_ylim(top=axis.get_ylim()[1] * 1.12)
@@ -137,12 +142,11 @@ def _bars(axis: "Axes", title: str, unit: str, groups: dict[str, Row]) -> None:
         axis.set_xticks([-0.4 + width * (number + 0.5) for number in range(len(groups))], list(groups))
     else:
         axis.set_xticks(range(len(keys)), keys)
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
     _label(axis, title, unit)
 
 
 def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    return "not told" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _label(axis: "Axes", title: str, unit: str) -> None:

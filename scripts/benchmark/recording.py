@@ -88,7 +88,7 @@ def _http(pieces: Pieces, complete: bool) -> Iterator[tuple[float, h11.Event]]:
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "any")]))
     connection.send(h11.EndOfMessage())
-    closing = [(pieces[-1][0] if pieces else 0.0, b"")] if complete else []
+    closing = [(pieces[-1][0], b"")] if complete and pieces else []
     for at, piece in [*pieces, *closing]:
         connection.receive_data(piece)
         while not isinstance(event := connection.next_event(), type) and not isinstance(event, h11.ConnectionClosed):
@@ -108,8 +108,10 @@ def _events(pieces: Pieces, complete: bool) -> Iterator[tuple[float, Any]]:
             if status == 200:
                 *lines, buffer = buffer.split(b"\n")
                 yield from ((at, msgspec.json.decode(line[6:])) for line in lines if line.startswith(b"data: {"))
-    if status != 200:
-        raise _Refused(f"{status}: {_reason(buffer)}" if status else "no answer")
+    if not pieces and complete:
+        raise _Refused("no answer: the server closed the connection")
+    if status not in (0, 200):
+        raise _Refused(f"{status}: {_reason(buffer)}")
 
 
 def _reason(body: bytes) -> str:

@@ -171,12 +171,13 @@ async def intrusion(run: Run, salt: random.Random) -> None:
 
 
 async def cancel(run: Run, salt: random.Random) -> None:
-    """20 streams of 400 tokens decode; once each has had 20 tokens, 10 readers hang up. What do the others gain, and when?"""
+    """20 streams of 400 tokens decode; once each has had 40 tokens, 10 readers hang up. What do the others gain, and when?"""
     streams = [await run.start(user(prose(salt, 10)), 400) for _ in range(20)]
-    await run.until(lambda: all(stream.events() > 20 for stream in streams), streams)
+    await run.until(lambda: all(stream.events() > 40 for stream in streams), streams)
     before = await run.stats()
     began = time.perf_counter()
-    for stream in streams[::2]:
+    leaving = salt.sample(streams, 10)
+    for stream in leaving:
         stream.hang_up()
     while before:
         now = await run.stats()
@@ -192,7 +193,7 @@ async def cancel(run: Run, salt: random.Random) -> None:
             kv_before=int(before["kv_used"]),
             kv_after=int(now["kv_used"]),
         )
-    await asyncio.gather(*(run.finish(stream) for stream in streams[1::2]))
+    await asyncio.gather(*(run.finish(stream) for stream in streams if stream not in leaving))
 
 
 WORKLOADS: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {

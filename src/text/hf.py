@@ -55,8 +55,8 @@ class HFTokenizer(Tokenizer):
         stated = config.get("add_bos_token")
         if stated is not None:
             return bool(stated)
-        with_specials: list[int] = self._vocabulary.encode("a").ids
-        return with_specials[0] == self._vocabulary.token_to_id(self.bos_text)
+        first: list[int] = self._vocabulary.encode("a").ids[:1]
+        return first == [self._vocabulary.token_to_id(self.bos_text)]
 
     def _count_lead_tokens(self) -> int:
         """SentencePiece vocabularies put a space before a text. There LEAD takes it, and is cut off again with it."""

@@ -263,6 +263,11 @@ def test_a_cache_that_cannot_be_cut_is_used_only_as_a_whole():
     assert prefixes.find([*range(12), 50]) == 12
     assert prefixes.find([*range(10), 50]) == 0, "the window has moved beyond it"
     assert prefixes.take([*range(10), 50]) == (None, 0)
+    short = RotatingKVCache(max_size=8)
+    short.update_and_fetch(mx.zeros((1, 1, 6, 4)), mx.zeros((1, 1, 6, 4)))
+    prefixes.keep(list(range(6)), [short])
+    cache, length = prefixes.take([*range(10), 50])
+    assert (cache[0].offset, length) == (6, 6), "the shorter one, which is of use"
 
 
 # Memory and refusals

@@ -25,6 +25,10 @@ class LoadedModel:
         """Raises ModelLoadFailed, naming the folder, the reason and, where memory is short, the numbers."""
         folder = Path(options.model_path)
         self._name = folder.name
+        if options.kv_type not in ("auto", "f16"):
+            raise ModelLoadFailed(
+                f"KV_CACHE_TYPE={options.kv_type}: mlx-lm cannot batch quantised KV caches. Use auto with the engine MLX."
+            )
         self.device = _choose_device(options.device)
         self._limit = self._limit_memory(options)
         self._refuse_if_too_large(folder)
@@ -32,10 +36,6 @@ class LoadedModel:
         text = config.get("text_config", config)
         self.end_tokens = _end_tokens(folder, config)
         self._layers = self._measure_layers()
-        if options.kv_type not in ("auto", "f16"):
-            raise ModelLoadFailed(
-                f"KV_CACHE_TYPE={options.kv_type}: mlx-lm cannot batch quantised KV caches. Use auto with the engine MLX."
-            )
         # What KV caches may take: those of running jobs and those kept for their prefixes.
         self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
         self.context_length = self._plan(text, options)
@@ -142,5 +142,8 @@ def _end_tokens(folder: Path, config: dict[str, Any]) -> list[int]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {error}") from error
     return content

@@ -37,14 +37,14 @@ class Prefixes:
 
     def find(self, tokens: list[int]) -> int:
         """How many of the tokens, from the first, can be had without computing."""
-        return max((usable(kept.cache, len(kept.tokens), common_prefix(kept.tokens, tokens)) for kept in self._kept), default=0)
+        return max((_shared(kept, tokens) for kept in self._kept), default=0)
 
     def take(self, tokens: list[int]) -> tuple[Cache | None, int]:
         """A cache of the longest beginning of the tokens that is kept, and its length. (None, 0) where there is none."""
         length = self.find(tokens)
         if not length:
             return None, 0
-        found = next(kept for kept in self._kept if common_prefix(kept.tokens, tokens) >= length)
+        found = next(kept for kept in self._kept if _shared(kept, tokens) == length)
         self._kept.remove(found)
         self._kept.append(found)
         return cut(found.cache, len(found.tokens), length), length
@@ -53,13 +53,13 @@ class Prefixes:
         """Keep a sequence, and none that is but a beginning of it."""
         if not self._most or not tokens:
             return
-        new = _Kept(tokens, cache)
-        for kept in list(self._kept):
-            common = common_prefix(kept.tokens, tokens)
-            if common == len(kept.tokens) and can_trim_prompt_cache(cache):
-                self._kept.remove(kept)
-        mx.eval([layer.state for layer in cache])  # else it would hold on to the batch that it is to be cut from
-        self._kept.append(new)
+        try:
+            mx.eval([layer.state for layer in cache])  # else it would hold on to the batch that it is to be cut from
+        except RuntimeError:
+            return  # no memory for it: that need not fail anyone
+        if can_trim_prompt_cache(cache):
+            self._kept = [kept for kept in self._kept if common_prefix(kept.tokens, tokens) < len(kept.tokens)]
+        self._kept.append(_Kept(tokens, cache))
         while len(self._kept) > self._most or self.bytes > self._most_bytes:
             self.drop_oldest()
 
@@ -77,6 +77,10 @@ def cut(cache: Cache, length: int, wanted: int) -> Cache:
     if wanted < length:
         trim_prompt_cache(cache, length - wanted)
     return cache
+
+
+def _shared(kept: _Kept, tokens: list[int]) -> int:
+    return usable(kept.cache, len(kept.tokens), common_prefix(kept.tokens, tokens))
 
 
 def usable(cache: Cache, length: int, common: int) -> int:

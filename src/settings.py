@@ -54,7 +54,12 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per physical core")
     enable_caching: bool = Field(True, description="reuse the computed prefix of an earlier prompt")
     cache_size: int = Field(16, ge=0, description="finished sequences kept for such reuse")
-    mlx_memory_fraction: float = Field(0.8, gt=0, le=1, description="share of the GPU's recommended working set that MLX may use")
+    mlx_memory_fraction: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of the memory that MLX may use: on Metal of the recommended working set, on a CPU of what is free",
+    )
     echo_step_ms: float = Field(0, ge=0, le=10_000, description="milliseconds one step of the echo engine takes")
 
     # Requests

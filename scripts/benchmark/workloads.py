@@ -139,6 +139,11 @@ async def single(run: Run, salt: random.Random) -> None:
     await run.loop([user(prose(salt, 10)) for _ in range(8)], 1, 64)
 
 
+async def seeded(run: Run, salt: random.Random) -> None:
+    """8 clients, 16 short prompts, 32 new tokens; each request has a seed of its own."""
+    await run.loop([user(prose(salt, 10)) for _ in range(16)], 8, 32)
+
+
 async def conversation(run: Run, salt: random.Random) -> None:
     """1 client, 20 turns of about 20 words and 32 new tokens; each turn sends all that was said before."""
     said: Messages = []
@@ -192,7 +197,7 @@ async def cancel(run: Run, salt: random.Random) -> None:
 
 
 WORKLOADS: dict[str, Callable[[Run, random.Random], Awaitable[None]]] = {
-    of.__name__: of for of in (distinct, shared, warm, single, conversation, intrusion, cancel)
+    of.__name__: of for of in (distinct, shared, warm, single, seeded, conversation, intrusion, cancel)
 }
 
 

@@ -19,6 +19,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cached_prefixes: int = 0  # finished sequences whose KV cells are kept for reuse
     threads: int = 0
     memory_bytes: int = 0  # free memory the engine may plan with
+    memory_fraction: float = 0.8  # of the memory MLX may use
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
     step_delay: float = 0.0  # seconds an echo step takes

@@ -174,6 +174,7 @@ class Manager:
                 cached_prefixes=settings.cached_prefixes,
                 threads=self._threads(),
                 memory_bytes=psutil.virtual_memory().available,
+                memory_fraction=settings.mlx_memory_fraction,
                 kv_type=settings.kv_cache_type,
                 step_time_target=settings.step_time_target_ms / 1000,
                 step_delay=settings.echo_step_ms / 1000,

@@ -7,6 +7,7 @@ import llama_cpp.llama_cpp as ll
 from src.engines.base import Job
 from src.engines.llamacpp.model import LoadedModel
 from src.engines.llamacpp.sampler import Sampler
+from src.engines.prefix import common_prefix
 
 COPY_WORTH = 32  # prompt tokens: a copy moves a whole stream of the KV cache, which takes as long as computing some tokens
 MOVE_WORTH = 32  # completion tokens still to come: a move is such a copy, and saves a part of each of their steps
@@ -51,8 +52,8 @@ class Slots:
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
         if not self._kept:
             return False
-        there = max(_common_prefix(slot.cells, job.tokens) for slot in self.all)
-        coming = (_common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
+        there = max(common_prefix(slot.cells, job.tokens) for slot in self.all)
+        coming = (common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
         return max(coming, default=0) - there >= COPY_WORTH
 
     def take(self, job: Job) -> Slot:
@@ -116,7 +117,7 @@ class Slots:
     def _place(self, tokens: list[int]) -> tuple[Slot, int]:
         """The slot for a job with these tokens, and how many of them its cells hold."""
         known = tokens[:-1]  # the last token is always computed: its logits are what the first draw needs
-        shared = {slot.seq_id: _common_prefix(slot.cells, known) for slot in self.all}
+        shared = {slot.seq_id: common_prefix(slot.cells, known) for slot in self.all}
         free = self.free()
         best = max(free, key=lambda slot: (shared[slot.seq_id], -slot.used_at))
         spare = self._spare(free)
@@ -149,15 +150,3 @@ class Slots:
                 ll.llama_memory_seq_rm(memory, seq, -1, -1)
             del slot.cells[length:]
         return length
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    """How many tokens both begin with. By halves, so that the comparing is done by slices, not token by token."""
-    known, end = 0, min(len(a), len(b))
-    while known < end:
-        middle = (known + end + 1) // 2
-        if a[known:middle] == b[known:middle]:
-            known = middle
-        else:
-            end = middle - 1
-    return known

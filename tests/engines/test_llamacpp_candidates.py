@@ -9,13 +9,13 @@ from hypothesis.extra import numpy as arrays
 
 from src.engines import load_engine
 from src.engines.base import EngineOptions, Job
-from src.engines.llamacpp.candidates import BLOCK, Candidates
+from src.engines.llamacpp.candidates import GROUPS, Candidates
 from src.sampling import SamplingParams
 
 
 @given(
-    arrays.arrays(np.float32, st.integers(BLOCK * 4, BLOCK * 9 + 3), elements=st.floats(-50, 50, width=32)),
-    st.integers(1, 4),
+    arrays.arrays(np.float32, st.integers(GROUPS * 4, GROUPS * 5), elements=st.floats(-50, 50, width=32)),
+    st.integers(1, GROUPS // 2),
 )
 def test_all_of_the_greatest_are_picked(row, count):
     picked = Candidates(len(row)).pick(row, count)

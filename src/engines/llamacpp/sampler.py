@@ -96,4 +96,4 @@ def _few_enough(model: LoadedModel, params: SamplingParams) -> int:
         return 0
     if params.ignore_eos:
         count += len(model.end_tokens)
-    return count if count <= model.candidates.most // 2 else 0
+    return count if count <= model.candidates.most else 0

@@ -16,7 +16,7 @@ ALLOWED = {
     "spec": {"engines.base"},
     "protocol": {"errors", "sampling"},
     "client": {"protocol", "errors"},
-    "catalog": {"settings", "errors"},
+    "catalog": {"catalog", "errors"},
     "logs": {"settings", "errors"},
     "master": {"settings", "errors"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},

@@ -17,6 +17,7 @@ ServiceError                      one refused or failed request
 ├── EngineError                   500  the engine could not serve this one job
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
+├── ModelDoesNotFit               503  memory or MAX_CONCURRENT_MODELS do not allow it
 ├── EngineUnavailable             503  the runner is gone or out of reach
 ├── ServerShuttingDown            503
 └── RequestTimeout                504  REQUEST_TIMEOUT is over
@@ -123,6 +124,10 @@ class ModelLoading(_Unavailable):
 
 class ModelLoadFailed(_Unavailable):
     code = "model_load_failed"
+
+
+class ModelDoesNotFit(_Unavailable):
+    code = "model_does_not_fit"
 
 
 class EngineUnavailable(_Unavailable):

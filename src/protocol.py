@@ -1,7 +1,7 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway sends to a runner (Generate, AskStats) or to the manager (Resolve,
-Load, AskStatus); both answer with events and end with the last of them.
+Load, Unload, Switch, AskPlan, AskStatus); both answer with events and end with the last of them.
 """
 
 from typing import Any
@@ -115,6 +115,12 @@ class RunnerStats(Message, frozen=True, kw_only=True):
     tokens_per_second: float  # completion tokens over the last seconds
 
 
+class RunnerLoading(Message, frozen=True, kw_only=True):
+    """A line that a runner prints on its way. stage: warming_up."""
+
+    stage: str
+
+
 class RunnerReady(Message, frozen=True, kw_only=True):
     """The one line a runner prints once it can serve."""
 
@@ -134,6 +140,26 @@ class Resolve(Message, frozen=True, kw_only=True):
 
 
 class Load(Message, frozen=True, kw_only=True):
+    """With `progress`, LoadProgress messages come before the ModelReady."""
+
+    model: str
+    progress: bool = False
+
+
+class Unload(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class Switch(Message, frozen=True, kw_only=True):
+    """Load `model` in the place of `before`, which is the default model where it is None."""
+
+    model: str
+    before: str | None = None
+
+
+class AskPlan(Message, frozen=True, kw_only=True):
+    """What would loading this model take?"""
+
     model: str
 
 
@@ -150,6 +176,40 @@ class ModelReady(Message, frozen=True, kw_only=True):
     model: str
     socket: str
     engine: str
+    sampling: dict[str, float] = {}  # of requests that do not say otherwise
+
+
+class LoadProgress(Message, frozen=True, kw_only=True):
+    """stage: found, reading_weights, warming_up, ready."""
+
+    model: str
+    stage: str
+    bytes_read: int
+    bytes_total: int
+
+
+class Unloaded(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class ModelPlan(Message, frozen=True, kw_only=True):
+    """How a model would be loaded here, as if all that may go were gone. Sizes in bytes."""
+
+    model: str
+    fits: bool
+    engines: dict[str, str | None]  # engine: None where it can run the model here, else why not
+    reason: str | None = None  # why it does not fit, and what would
+    engine: str | None = None
+    fallback_engines: list[str] = []
+    loaded: bool = False
+    beside_others: bool = False  # it fits without unloading any
+    context_length: int | None = None
+    max_parallel_sequences: int | None = None
+    memory_bytes: dict[str, int] = {}  # weights, kv_cache, overhead, total
+    device_memory: str | None = None  # ram, cuda, unified
+    memory_total: int = 0
+    memory_free: int = 0  # less the reserve
+    memory_reserve: int = 0
 
 
 class ModelState(Message, frozen=True, kw_only=True):
@@ -161,6 +221,16 @@ class ModelState(Message, frozen=True, kw_only=True):
     size_bytes: int
     modified: int  # Unix seconds
     reason: str | None = None  # why it failed
+    note: str | None = None  # which engines did not load it, where another did
+    aliases: list[str] = []
+    architecture: str | None = None
+    parameters: int | None = None
+    quantisation: str | None = None
+    trained_context_length: int | None = None
+    capabilities: list[str] = []  # chat_template, tools, thinking, embeddings
+    engines: dict[str, str | None] = {}  # engine: None where it can run the model here, else why not
+    pinned: bool = False
+    progress: LoadProgress | None = None  # while it is loading
     engine: str | None = None
     context_length: int | None = None
     device: str | None = None
@@ -193,9 +263,9 @@ class ServiceStatus(Message, frozen=True, kw_only=True):
 
 RunnerRequest = Generate | AskStats
 RunnerEvent = Started | Delta | Finished | Failed | RunnerStats
-RunnerReport = RunnerReady | Failed
-ManagerRequest = Resolve | Load | AskStatus
-ManagerEvent = ModelReady | Failed | ServiceStatus
+RunnerReport = RunnerLoading | RunnerReady | Failed
+ManagerRequest = Resolve | Load | Unload | Switch | AskPlan | AskStatus
+ManagerEvent = ModelReady | LoadProgress | Unloaded | ModelPlan | ServiceStatus | Failed
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

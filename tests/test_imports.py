@@ -17,6 +17,8 @@ ALLOWED = {
     "protocol": {"errors", "sampling"},
     "client": {"protocol", "errors"},
     "catalog": {"catalog", "errors"},
+    "download": {"download"},
+    "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
     "master": {"catalog", "settings", "errors"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 from src import protocol
 from src.errors import TooManyRequests
 from src.protocol import (
+    AskDownloads,
     AskPlan,
     AskStats,
     AskStatus,
     ChatPrompt,
     Delta,
+    Download,
+    DownloadList,
+    DownloadProgress,
     Failed,
     Finished,
     Generate,
@@ -85,6 +89,10 @@ MESSAGES = [
     (Unload(model=UNICODE), ManagerRequest),
     (Switch(model=UNICODE, before=None), ManagerRequest),
     (AskPlan(model=UNICODE), ManagerRequest),
+    (Download(source="pypi", repo="x", name=UNICODE, include=["*"]), ManagerRequest),
+    (AskDownloads(), ManagerRequest),
+    (DownloadProgress(name="x", repo="a/x", source="modelscope", stage="failed", reason=UNICODE), ManagerEvent),
+    (DownloadList(downloads=[DownloadProgress(name="x", repo="a/x", source="modelscope", stage="done")]), ManagerEvent),
     (AskStatus(detail=True), ManagerRequest),
     (ModelReady(model="größe", socket="/tmp/x.sock", engine="echo", sampling={"temperature": 0.5}), ManagerEvent),
     (LoadProgress(model="größe", stage="reading_weights", bytes_read=1, bytes_total=2**40), ManagerEvent),

@@ -1,6 +1,9 @@
-"""GET /v1/models, /v1/models/{id} and its plan; POST /v1/models/load, unload, switch."""
+"""GET /v1/models, /v1/models/{id} and its plan; POST /v1/models/load, unload, switch, download."""
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+import time
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import flask
@@ -8,13 +11,15 @@ import msgspec
 
 from src.api import failures
 from src.api.body import read_json
-from src.api.schema import LoadRequest, SwitchRequest, UnloadRequest, parse
+from src.api.operator import require_operator
+from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest, parse
 from src.api.service import client_socket, json_response, service
 from src.errors import ModelNotFound
-from src.protocol import LoadProgress, ModelState
+from src.protocol import Download, DownloadProgress, LoadProgress, Message, ModelState
 
 blueprint = flask.Blueprint("models", __name__)
 
+DOWNLOAD_SECONDS = 24 * 3600  # a download is no request for text: REQUEST_TIMEOUT does not end it
 _HIDDEN = (
     "name",
     "modified",
@@ -41,7 +46,7 @@ def retrieve(name: str) -> flask.Response:
 def plan(name: str) -> flask.Response:
     """What loading the model here would take."""
     found = service().manager.plan(name, service().deadline())
-    return json_response({field: getattr(found, field) for field in found.__struct_fields__})
+    return json_response(_fields(found))
 
 
 @blueprint.post("/v1/models/load")
@@ -51,13 +56,7 @@ def load() -> flask.Response:
     if not request.stream:
         service().manager.load(request.model_name, service().deadline(), client_socket())
         return retrieve(request.model_name)
-    steps = service().manager.load_progress(request.model_name, service().deadline(), client_socket())
-    first = next(steps)  # an unknown model is a plain 404
-    response = flask.Response(failures.events(_progress(first, steps)), mimetype="text/event-stream")
-    response.call_on_close(steps.close)
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
-    return response
+    return _stream(service().manager.load_progress(request.model_name, service().deadline(), client_socket()))
 
 
 @blueprint.post("/v1/models/unload")
@@ -76,6 +75,28 @@ def switch() -> flask.Response:
     return retrieve(request.model_name)
 
 
+@blueprint.post("/v1/models/download")
+def download() -> flask.Response:
+    """Answers once the model is in the catalog; with `stream`, tells on the way how far it is. It goes on if the client leaves."""
+    require_operator()
+    request = parse(DownloadRequest, read_json(service().settings.body_timeout))
+    asked = Download(source=request.source, repo=request.repo, name=request.name, revision=request.revision, include=request.include)
+    steps = service().manager.download(asked, time.monotonic() + DOWNLOAD_SECONDS, client_socket())
+    if request.stream:
+        return _stream(steps)
+    with contextlib.closing(steps):
+        *_, last = (step for step in steps if step)
+    return json_response(_find(last.name))
+
+
+@blueprint.get("/v1/models/download")
+def downloads() -> flask.Response:
+    """Downloads that run, and those that ended since the server was started."""
+    require_operator()
+    found = service().manager.downloads(service().deadline())
+    return json_response({"object": "list", "data": [_fields(state) for state in found]})
+
+
 def _find(name: str) -> dict[str, Any]:
     models = service().manager.status().models
     for model in models:
@@ -85,19 +106,24 @@ def _find(name: str) -> dict[str, Any]:
     raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {known}.", param="model")
 
 
-def _progress(first: LoadProgress | None, rest: Iterator[LoadProgress | None]) -> Iterator[bytes]:
-    step = first
-    while True:
-        if step is None:
-            yield b": loading\n\n"
-        else:
-            told = {"model": step.model, "stage": step.stage, "bytes_read": step.bytes_read, "bytes_total": step.bytes_total}
-            yield b"data: " + msgspec.json.encode(told) + b"\n\n"
-        try:
-            step = next(rest)
-        except StopIteration:
-            break
+def _stream(steps: Generator[LoadProgress | DownloadProgress | None, None, None]) -> flask.Response:
+    """Each step as an event, then [DONE]. A failure before the first is a plain error."""
+    first = next(steps)
+    response = flask.Response(failures.events(_events(itertools.chain([first], steps))), mimetype="text/event-stream")
+    response.call_on_close(steps.close)
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
+    return response
+
+
+def _events(steps: Iterable[LoadProgress | DownloadProgress | None]) -> Iterator[bytes]:
+    for step in steps:
+        yield b"data: " + msgspec.json.encode(_fields(step)) + b"\n\n" if step else b": waiting\n\n"
     yield b"data: [DONE]\n\n"
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    return {field: getattr(message, field) for field in message.__struct_fields__}
 
 
 def _model(model: ModelState) -> dict[str, Any]:

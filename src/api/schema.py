@@ -190,6 +190,17 @@ class UnloadRequest(_Strict):
     model_name: Annotated[str, StringConstraints(min_length=1)]
 
 
+class DownloadRequest(_Strict):
+    """`name`: of the model here; the repository's where it is not given."""
+
+    repo: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+    source: Literal["modelscope", "huggingface", "pypi"] = "modelscope"
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\\.\x00-\x1f-][^/\\\x00-\x1f]*$")] | None = None
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] | None = None
+    include: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=100)] = []
+    stream: bool | None = None
+
+
 class SwitchRequest(_Strict):
     """`before`: the model whose place is taken; the default one where it is not given."""
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from src import logs
+from src.manager.downloads import Downloads
 from src.manager.manager import Manager, load_default
 from src.manager.report import Reporter
 from src.manager.server import ManagerServer
@@ -35,7 +36,8 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
     run_dir = Path(settings.run_dir)
     manager = Manager(settings, run_dir)
     reporter = Reporter(manager)
-    await ManagerServer(manager, reporter).bind(str(run_dir / "manager.sock"))
+    downloads = Downloads(settings)
+    await ManagerServer(manager, reporter, downloads).bind(str(run_dir / "manager.sock"))
     tasks = [
         asyncio.create_task(_load_and_greet(manager, address)),
         asyncio.create_task(_log_metrics(reporter)),
@@ -45,7 +47,7 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
     await stopping.wait()
     for task in tasks:
         task.cancel()
-    await manager.close()
+    await asyncio.gather(downloads.close(), manager.close())
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

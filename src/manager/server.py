@@ -8,12 +8,16 @@ from collections.abc import AsyncIterator
 from loguru import logger
 
 from src.errors import InternalError, ServiceError
+from src.manager.downloads import Downloads
 from src.manager.manager import Manager
 from src.manager.report import Reporter
 from src.protocol import (
     MAX_LINE_BYTES,
+    AskDownloads,
     AskPlan,
     AskStatus,
+    Download,
+    DownloadList,
     Failed,
     Load,
     ManagerRequest,
@@ -29,9 +33,10 @@ from src.protocol import (
 
 
 class ManagerServer:
-    def __init__(self, manager: Manager, reporter: Reporter) -> None:
+    def __init__(self, manager: Manager, reporter: Reporter, downloads: Downloads) -> None:
         self._manager = manager
         self._reporter = reporter
+        self._downloads = downloads
 
     async def bind(self, path: str) -> None:
         self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
@@ -57,6 +62,10 @@ class ManagerServer:
 
     async def _answers(self, request: Message) -> AsyncIterator[Message]:
         try:
+            if isinstance(request, Download):
+                async for state in self._downloads.follow(request):
+                    yield state
+                return
             if isinstance(request, Load) and request.progress:
                 async for progress in self._manager.load_progress(request.model):
                     yield progress
@@ -75,6 +84,8 @@ class ManagerServer:
             return Unloaded(model=manager.library.name_of(request.model))
         if isinstance(request, Switch):
             return await manager.switch(request.model, request.before)
+        if isinstance(request, AskDownloads):
+            return DownloadList(downloads=self._downloads.list())
         if isinstance(request, AskPlan):
             return self._reporter.plan(request.model)
         assert isinstance(request, AskStatus)

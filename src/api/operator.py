@@ -1,6 +1,7 @@
 """Who may change what lies on this machine's disk. Until there are keys for it: whoever is at this machine, and nobody else."""
 
 import ipaddress
+import re
 import socket
 
 import flask
@@ -19,7 +20,7 @@ def require_operator() -> None:
     here = client is not None and client.family in (socket.AF_INET, socket.AF_INET6) and _is_loopback(client.getsockname()[0])
     if not here or not _is_loopback(request.remote_addr or "") or any(name in request.headers for name in _FORWARDED):
         raise OperatorOnly("Downloads are open only to this machine itself, on a loopback address (HOST=127.0.0.1) and without a proxy.")
-    host = request.host.rsplit(":", 1)[0].strip("[]")
+    host = re.sub(r":\d+$", "", request.headers.get("Host", "")).strip("[]")
     if host != "localhost" and not _is_loopback(host):
         raise OperatorOnly("Downloads are open only to requests for localhost: this one names another host.")
 

@@ -36,8 +36,9 @@ def download(
                 report("done", record.listing.size, record.listing.size)
                 return store.place(name)
             raise DownloadError(f"{store.place(name)} is there already and came from elsewhere: choose another --name, or remove it")
-        stage(store, SOURCES[source], repo, name, revision or SOURCES[source].revision, include, report)
+        listing = stage(store, SOURCES[source], repo, name, revision or SOURCES[source].revision, include, report)
         store.install(name)
+        report("done", listing.size, listing.size)
     return store.place(name)
 
 
@@ -65,7 +66,6 @@ def stage(
         raise DownloadError(
             f"{name} could not be written to {staging}: {error.strerror}. Then run it again: it goes on where it was"
         ) from error
-    report("done", listing.size, listing.size)
     return listing
 
 

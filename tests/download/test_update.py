@@ -1,4 +1,4 @@
-"""scripts/update_models.py with the hubs' real clients and real models: nothing changes without --yes, nor if the new version does not load."""
+"""scripts/update_models.py with the hubs' real clients and real models: nothing changes without --yes or where it does not load."""
 
 import shutil
 import subprocess
@@ -35,10 +35,9 @@ def folder(request, tmp_path, hub):
 
 
 def update(folder: Folder, *arguments: str, **environ: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "scripts/update_models.py", *arguments, "--models-dir", str(folder.path)],
-        cwd=ROOT, env={**folder.environ, **{key: str(value) for key, value in environ.items()}}, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
+    command = [sys.executable, "scripts/update_models.py", *arguments, "--models-dir", str(folder.path)]
+    environment = {**folder.environ, **{key: str(value) for key, value in environ.items()}}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -16,6 +16,7 @@ ServiceError                      one refused or failed request
 ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
+├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
 ├── ModelDoesNotFit               503  memory or MAX_CONCURRENT_MODELS do not allow it
@@ -119,6 +120,11 @@ class InternalError(ServiceError):
 
 class EngineError(ServiceError):
     code = "engine_error"
+
+
+class InsufficientMemory(EngineError):
+    status = 503
+    code = "insufficient_memory"
 
 
 class _Unavailable(ServiceError):

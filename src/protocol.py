@@ -39,6 +39,7 @@ class Generate(Message, frozen=True, kw_only=True):
     prompt: ChatPrompt | TextPrompt | TokenPrompt
     sampling: SamplingParams
     max_tokens: int | None = None  # None: up to the end of the context
+    key: str = ""  # the API key's name, for fair shares; never the key
     stop: list[str] = []
 
 
@@ -99,19 +100,22 @@ class Failed(Message, frozen=True, kw_only=True):
 
 
 class RunnerStats(Message, frozen=True, kw_only=True):
-    """A runner's work at this moment. `kv_*` count tokens."""
+    """A runner's work at this moment; `kv_*` count tokens. From `admitted` to `compute_seconds`: since the model was loaded."""
 
     running: int
     waiting: int
     slots: int
     kv_used: int
     kv_total: int
+    longest_wait: float  # seconds, of the jobs that wait for a place
+    admitted: int  # jobs that got one
+    waited_seconds: float  # all of these together
     prefix_hit: int
     prefix_asked: int
     generated: int
     steps: int
-    step_seconds: float
-    compute_seconds: float
+    step_seconds: float  # of the engine thread: steps and what it does between them
+    compute_seconds: float  # of these, in the engine's forward pass
     tokens_per_second: float  # completion tokens over the last seconds
 
 

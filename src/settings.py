@@ -52,13 +52,21 @@ class Settings(BaseModel):
     load_wait_seconds: float = Field(600, ge=0, description="time a request waits for its model to load before it gets a 503")
     context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
+    kv_cache_type: Literal["auto", "f16", "q8_0"] = Field(
+        "auto", description="how the KV cache is stored: auto (f16, but on x86 CPUs its values as q8_0), f16, or q8_0 (half the memory)"
+    )
     step_time_target_ms: float = Field(
         0, ge=0, le=60_000, description="milliseconds a step with a prompt in it may keep running streams waiting; 0: by the device"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0: one per physical core")
     enable_caching: bool = Field(True, description="reuse the computed prefix of an earlier prompt")
     cache_size: int = Field(16, ge=0, description="finished sequences kept for such reuse")
-    mlx_memory_fraction: float = Field(0.8, gt=0, le=1, description="share of the GPU's recommended working set that MLX may use")
+    mlx_memory_fraction: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of the memory that MLX may use: on Metal of the recommended working set, on a CPU of what is free",
+    )
     echo_step_ms: float = Field(0, ge=0, le=10_000, description="milliseconds one step of the echo engine takes")
 
     # Requests
@@ -93,7 +101,7 @@ class Settings(BaseModel):
         """
         found = {**(dotenv_values(env_file) if env_file else {}), **os.environ}
         values = {name: found[name.upper()] for name in cls.model_fields if found.get(name.upper())}
-        for name in ("inference_engine", "device_type", "worker_class"):
+        for name in ("inference_engine", "device_type", "worker_class", "kv_cache_type"):
             if name in values:
                 values[name] = str(values[name]).lower()
         if "log_level" in values:

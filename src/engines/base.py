@@ -19,7 +19,9 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     cached_prefixes: int = 0  # finished sequences whose KV cells are kept for reuse
     threads: int = 0
     memory_bytes: int = 0  # free memory the engine may plan with
+    memory_fraction: float = 0.8  # of the memory MLX may use
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
+    kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
     step_delay: float = 0.0  # seconds an echo step takes
 
 
@@ -34,6 +36,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     max_tokens: int  # completion tokens still to be drawn, at least 1
     sampling: SamplingParams
+    key: str = ""  # whose job it is: places are shared out fairly between keys
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,19 +54,20 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot. `kv_*` count tokens; `prefix_*` count prompt tokens since the engine was loaded."""
+    """A snapshot. `kv_*` count tokens; all that is not of this moment counts since the engine was loaded."""
 
     running: int = 0
     waiting: int = 0
     slots: int = 0
     kv_used: int = 0
     kv_total: int = 0
-    prefix_hit: int = 0
-    prefix_asked: int = 0
-    generated: int = 0  # completion tokens since the engine was loaded
-    steps: int = 0
-    step_seconds: float = 0.0  # in all steps
-    compute_seconds: float = 0.0  # of these, in the library's forward pass; the rest is filling the batch and sampling
+    longest_wait: float = 0.0  # seconds, of the jobs that wait now
+    admitted: int = 0  # jobs that got a place
+    waited_seconds: float = 0.0  # all of these together, until they got it
+    prefix_hit: int = 0  # prompt tokens found computed
+    prefix_asked: int = 0  # prompt tokens of all jobs admitted
+    generated: int = 0  # completion tokens
+    compute_seconds: float = 0.0  # in the library's forward pass
 
 
 class Engine(ABC):

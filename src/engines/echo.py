@@ -1,9 +1,9 @@
 """No model: replays the prompt, a token a step. For tests, and for measuring everything that is not an engine."""
 
 import time
-from collections import deque
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.engines.queue import JobQueue
 from src.errors import EngineError
 
 END_TOKEN = 256  # the byte tokenizer's end token
@@ -18,22 +18,21 @@ class EchoEngine(Engine):
         self.context_length = options.context_length or 8192
         self._slots = options.max_sequences or 20
         self._delay = options.step_delay
-        self._waiting: deque[Job] = deque()
+        self._queue = JobQueue()
         self._running: dict[int, tuple[Job, int]] = {}  # id: the job and how many tokens it has drawn
         self._generated = self._prefix_asked = 0
 
     def add(self, job: Job) -> None:
         if not job.tokens or len(job.tokens) >= self.context_length:
             raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
-        self._waiting.append(job)
+        self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
-        self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        self._queue.cancel(job_id)
         self._running.pop(job_id, None)
 
     def step(self) -> list[Step]:
-        while self._waiting and len(self._running) < self._slots:
-            job = self._waiting.popleft()
+        while len(self._running) < self._slots and (job := self._queue.take(job for job, _ in self._running.values())):
             self._running[job.id] = (job, 0)
             self._prefix_asked += job.prompt_tokens
         if self._running and self._delay:
@@ -59,7 +58,10 @@ class EchoEngine(Engine):
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._waiting),
+            waiting=len(self._queue),
+            longest_wait=self._queue.longest_wait(),
+            admitted=self._queue.admitted,
+            waited_seconds=self._queue.waited_seconds,
             slots=self._slots,
             kv_used=sum(len(job.tokens) + drawn for job, drawn in self._running.values()),
             kv_total=self._slots * self.context_length,
@@ -68,7 +70,6 @@ class EchoEngine(Engine):
         )
 
     def close(self) -> None:
-        self._waiting.clear()
         self._running.clear()
 
 

@@ -19,6 +19,7 @@ LEAST_CONTEXT = 512  # an open context is made no shorter to fit
 KV_SHARE = 0.2  # of the free memory, for as many sequences as the setting leaves open
 BATCH_TOKENS = 512  # the most that an engine computes in one step on a CPU
 GIB = 2**30
+Q8_0 = 34 / 64  # of f16's size. What the engine chooses by itself may be smaller than f16 too, but does not have to be
 
 # Measured with llama.cpp on CPU, models of 49 thousand and 262 thousand tokens: interpreter and libraries, then the vocabulary
 # (twice: the engine's and the tokenizer's) by the token.

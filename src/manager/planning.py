@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from src import engines
 from src.catalog import ModelEntry
 from src.engines.base import EngineOptions
@@ -64,7 +66,10 @@ class Planner:
         """Raises ModelDoesNotFit with numbers and what would fit."""
         context_length = entry.options.context_length or self._settings.context_length
         sequences = entry.options.max_parallel_sequences or self._settings.max_parallel_sequences
-        return Plan(engine, memory.fit(entry.name, entry.facts, available, context_length, sequences), available)
+        facts = entry.facts
+        if engine == "llama_cpp" and self._settings.kv_cache_type == "q8_0":
+            facts = msgspec.structs.replace(facts, kv_bytes_per_token=int(facts.kv_bytes_per_token * memory.Q8_0))
+        return Plan(engine, memory.fit(entry.name, facts, available, context_length, sequences), available)
 
     def spec(self, entry: ModelEntry, plan: Plan) -> RunnerSpec:
         settings = self._settings
@@ -84,6 +89,9 @@ class Planner:
                 max_sequences=plan.fit.sequences,
                 cached_prefixes=settings.cached_prefixes,
                 threads=self._threads(),
+                memory_bytes=plan.memory.free,
+                memory_fraction=settings.mlx_memory_fraction,
+                kv_type=settings.kv_cache_type,
                 step_time_target=settings.step_time_target_ms / 1000,
                 step_delay=settings.echo_step_ms / 1000,
             ),

@@ -116,6 +116,10 @@ def _tell(report: int, message: Message) -> None:
 def _tokenizer(spec: RunnerSpec) -> Tokenizer:
     if spec.engine == "echo":
         return ByteTokenizer()
+    if os.path.isdir(spec.options.model_path):
+        from src.text.hf import HFTokenizer
+
+        return HFTokenizer(spec.options.model_path)
     from src.text.gguf import GGUFTokenizer
 
     return GGUFTokenizer(spec.options.model_path)

@@ -31,7 +31,9 @@ class Generator:
         room = self._room(prompt, "messages" if isinstance(request.prompt, ChatPrompt) else "prompt")
         max_tokens = min(request.max_tokens or room, room)
         job_id, mailbox = self._loop.submit(
-            lambda id: Job(id=id, tokens=prompt, prompt_tokens=len(prompt), max_tokens=max_tokens, sampling=request.sampling)
+            lambda id: Job(
+                id=id, tokens=prompt, prompt_tokens=len(prompt), max_tokens=max_tokens, sampling=request.sampling, key=request.key
+            )
         )
         try:
             async with contextlib.aclosing(self._follow(request, len(prompt), mailbox, received)) as events:

@@ -58,6 +58,8 @@ class EngineLoop:
         self._mailboxes: dict[int, Mailbox] = {}
         self._next_id = 0
         self._stats = EngineStats()
+        self.steps = 0
+        self.busy_seconds = 0.0  # of the engine thread: steps and all that is done between them
         self._rate: deque[tuple[float, int]] = deque()  # (monotonic seconds, tokens generated till then)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -112,20 +114,26 @@ class EngineLoop:
         engine.close()
 
     def _step_until_closed(self, engine: Engine) -> None:
-        idle = True
+        idle, began = True, time.perf_counter()
         while True:
             # An idle engine waits for a command; a busy one takes what has come and goes on.
             while idle or not self._commands.empty():
                 command = self._commands.get()
+                if idle:
+                    began = time.perf_counter()
                 if isinstance(command, _Close):
                     return
                 self._obey(engine, command)
                 idle = False
             steps = engine.step()
             idle = not steps
-            self._note(engine.stats())
+            self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps)
+            ended = time.perf_counter()
+            self.steps += 1
+            self.busy_seconds += ended - began
+            began = ended
 
     def _obey(self, engine: Engine, command: _Add | _Cancel) -> None:
         if isinstance(command, _Cancel):

@@ -12,14 +12,11 @@ from pathlib import Path
 import llama_cpp.llama_cpp as ll
 
 from src.errors import ModelLoadFailed
-from src.text.guard import any_of
+from src.text.guard import MARKER, any_of
 from src.text.tokenizer import Tokenizer
 
 LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 CONTROL = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN
-# Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
-# of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
-MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 SPAN_CHARACTERS = 8192
 RUN_CHARACTERS = 4096
 LONG_RUN = re.compile(rf"(?<!\S)\S{{{RUN_CHARACTERS + 1},}}|(?<!\s)\s{{{RUN_CHARACTERS + 1},}}")

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 # A Unicode noncharacter: legal in a string, never assigned, so no text has it for a reason of its own.
 SPLIT = "\ufdd0"
+# Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
+# of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
+MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 
 
 class Guard:

@@ -1,16 +1,31 @@
-"""Servers that several tests of this folder share."""
+"""Servers that several tests of this folder share: a real model, on every engine that is installed here."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from src.engines import why_not
+from tests.hf_model import NAME, hf_model
 from tests.server import Server
 
-MODEL = "smollm2-135m"
+MODEL = NAME
+
+
+def settings_of(engine: str) -> dict[str, object]:
+    """What a server needs to serve the built-in model on this engine."""
+    # float32, for MLX on the CPU computes it faster than bfloat16.
+    return {"INFERENCE_ENGINE": "mlx", "MODELS_DIR": hf_model("float32").parent} if engine == "mlx" else {}
+
+
+@pytest.fixture(scope="module", params=["llama_cpp", "mlx"])
+def engine(request) -> str:
+    if reason := why_not(request.param):
+        pytest.skip(reason)
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server(engine) -> Iterator[Server]:
     """The built-in model, as `python run.py --mode prod` serves it."""
-    with Server() as server:
+    with Server(**settings_of(engine)) as server:
         yield server

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import MODEL
+from tests.e2e.conftest import MODEL, settings_of
 from tests.server import Server, wait_until
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue? Answer in one sentence."}]
@@ -59,8 +59,8 @@ def test_max_tokens_cuts_with_the_reason_length_and_usage_counts_real_tokens(ser
         assert answer.usage.completion_tokens == 7
 
 
-def test_without_max_tokens_an_answer_may_fill_the_context():
-    with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1) as server:
+def test_without_max_tokens_an_answer_may_fill_the_context(engine):
+    with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1, **settings_of(engine)) as server:
         answer = server.client().chat.completions.create(model=MODEL, messages=QUESTION, extra_body={"ignore_eos": True})
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens == 256
@@ -210,12 +210,27 @@ def test_a_client_that_hangs_up_frees_its_slot_at_once(server, stream):
     wait_until(lambda: server.status()["requests"]["running"] == 0, timeout=5, what="the end of the job")
 
 
-def test_the_status_tells_engine_versions_memory_and_work(server):
+def test_the_status_tells_engine_versions_memory_and_work(server, engine):
     status = server.status()
     model = next(model for model in status["models"] if model["name"] == MODEL)
-    assert (model["engine"], model["state"], model["device"], model["context_length"]) == ("llama_cpp", "ready", "cpu", 1024)
+    assert (model["engine"], model["state"], model["context_length"]) == (engine, "ready", 1024)
+    assert model["device"] in ("cpu", "mps", "cuda")
     assert model["stats"]["kv_total"] == model["stats"]["slots"] * 1024
     assert {process["name"] for process in status["processes"]} == {"master", "manager", "runner", "gateway"}
     assert all(process["rss_bytes"] > 10**6 for process in status["processes"])
     assert status["versions"]["gunicorn"]
     assert status["uptime_seconds"] > 0
+
+
+def test_several_workers_share_one_model_and_a_stop_lets_its_answers_end(engine):
+    server = Server(WORKERS=2, **settings_of(engine))
+    wait_until(lambda: len(server.pids("gateway")) == 2, what="two gateway workers")
+    assert len(server.pids("runner")) == 1
+    request = {**GREEDY, "max_tokens": 30, "stream": True, "extra_body": {"ignore_eos": True}}
+    with ThreadPoolExecutor(4) as clients:
+        streams = [clients.submit(lambda: collect(server.client().chat.completions.create(**request))) for _ in range(4)]
+        wait_until(lambda: server.status()["requests"]["running"] == 4, what="the load")
+        assert server.stop() == 0
+        answers = [stream.result() for stream in streams]
+    assert len({text for text, *_ in answers}) == 1, "the same question, greedily answered"
+    assert {finish for _, finish, *_ in answers} == {"length"}

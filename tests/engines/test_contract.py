@@ -6,9 +6,10 @@ from src.engines import load_engine, why_not
 from src.engines.base import EngineOptions, Job
 from src.errors import EngineError
 from src.sampling import SamplingParams
+from tests.hf_model import hf_model
 
-ENGINES = ["echo", "llama_cpp"]
-COMPUTING = ["llama_cpp"]  # those that run a model: echo draws nothing, repeats by design and has nothing to cache
+ENGINES = ["echo", "llama_cpp", "mlx"]
+COMPUTING = ["llama_cpp", "mlx"]  # those that run a model: echo draws nothing, repeats by design and has nothing to cache
 CONTEXT = 512
 SLOTS = 20
 
@@ -17,7 +18,8 @@ SLOTS = 20
 def engine(request, model_path):
     if reason := why_not(request.param):
         pytest.skip(reason)
-    options = EngineOptions(model_path=str(model_path), context_length=CONTEXT, max_sequences=SLOTS, cached_prefixes=4, threads=2)
+    path = model_path if request.param != "mlx" else hf_model("float32")
+    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=SLOTS, cached_prefixes=4, threads=2)
     loaded = load_engine(request.param, options)
     yield loaded
     loaded.close()
@@ -121,7 +123,8 @@ def test_a_job_that_comes_later_joins_while_others_decode(engine):
 
 def test_a_long_prompt_does_not_keep_others_from_their_next_token(engine):
     engine.add(job(1, max_tokens=60))
-    engine.step()
+    while not any(step.token is not None for step in engine.step()):
+        pass
     engine.add(job(2, length=CONTEXT - 10, start=50, max_tokens=2))
     while steps := engine.step():
         if any(step.job_id == 2 and step.token is None for step in steps):

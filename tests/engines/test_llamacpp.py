@@ -1,12 +1,16 @@
 """What only llama.cpp can show: its answers are llama.cpp's own, its prefix cache keeps its bound, its refusals have numbers."""
 
 import llama_cpp
+import psutil
 import pytest
 
 from src.engines import load_engine
 from src.engines.base import EngineOptions, Job
+from src.engines.budget import PrefillBudget
+from src.engines.llamacpp.device import CPU, free_memory
 from src.errors import ModelLoadFailed
 from src.sampling import SamplingParams
+from tests.engines.llamacpp_greedy import GreedyReference
 
 
 def options(model_path, **changes) -> EngineOptions:
@@ -85,12 +89,69 @@ def test_a_token_outside_the_vocabulary_is_refused_before_llama_cpp_would_abort(
 
 def test_a_plan_that_cannot_fit_is_refused_with_the_numbers(model_path):
     with pytest.raises(ModelLoadFailed, match=r"needs 3\.5 GiB of KV cache, but 1\.\d GiB are free"):
-        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2 * 2**30))
+        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2 * 2**30, kv_type="f16"))
 
 
 def test_a_device_that_is_not_there_is_refused_by_name(model_path):
     with pytest.raises(ModelLoadFailed, match="DEVICE_TYPE=mps"):
         load_engine("llama_cpp", options(model_path, device="mps"))
+
+
+def test_a_quantised_cache_answers_and_takes_about_half_the_memory(model_path):
+    with pytest.raises(ModelLoadFailed, match=r"needs 1\.9 GiB of KV cache.* KV_CACHE_TYPE=q8_0"):
+        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2**30, kv_type="q8_0"))
+    engine = load_engine("llama_cpp", options(model_path, kv_type="q8_0"))
+    tokens = llama_cpp.Llama(str(model_path), vocab_only=True, verbose=False).tokenize(PROMPT, add_bos=False, special=True)
+    drawn, _, _ = run(engine, tokens, temperature=0.0)
+    engine.close()
+    reference = GreedyReference(model_path, 512)
+    assert reference.shortfall(tokens, drawn) < 2, "another rounding, not another answer"
+
+
+def test_memory_of_a_device_is_read_from_llama_cpp():
+    available = psutil.virtual_memory().available
+    assert 0.5 * available < free_memory(CPU) < 2 * psutil.virtual_memory().total
+    assert free_memory() == 0
+
+
+def test_a_job_whose_key_has_little_running_passes_those_of_a_busy_key(engine):
+    sampling = SamplingParams(seed=1, ignore_eos=True)
+    for id in range(10):
+        key = "late" if id == 9 else "busy"
+        tokens = [100 + id * 31 + index for index in range(20)]
+        engine.add(Job(id=id, tokens=tokens, prompt_tokens=20, max_tokens=3 + id % 4, sampling=sampling, key=key))
+    order = []
+    while steps := engine.step():
+        order += [step.job_id for step in steps if step.cached_tokens is not None]
+    assert set(order) == set(range(10))
+    assert order.index(9) <= 4, "four slots: it has to be among the first that are admitted after"
+    stats = engine.stats()
+    assert stats.admitted >= 10
+    assert stats.waited_seconds > 0
+
+
+def test_a_long_prompt_in_the_last_slot_is_not_passed_for_ever(engine):
+    """Short prompts keep coming, each into a slot before the long one's."""
+    decoding = SamplingParams(seed=1, ignore_eos=True)
+    engine.add(Job(id=0, tokens=[50, 51], prompt_tokens=2, max_tokens=400, sampling=decoding))
+    engine.step()
+    long = [(7 * index) % 3000 + 500 for index in range(400)]
+    engine._budget = PrefillBudget(1e-9, 512)  # no time at all: each step has room for the least
+    for id in (1, 2):
+        engine.add(Job(id=id, tokens=[60 + id] * 60, prompt_tokens=60, max_tokens=1, sampling=decoding))
+    engine.add(Job(id=3, tokens=long, prompt_tokens=400, max_tokens=1, sampling=decoding))
+    done, next_id = False, 4
+    for _ in range(200):
+        for step in engine.step():
+            done |= step.job_id == 3 and step.token is not None
+            if step.job_id > 0 and step.finish and not done:
+                engine.add(Job(id=next_id, tokens=[80 + next_id] * 60, prompt_tokens=60, max_tokens=1, sampling=decoding))
+                next_id += 1
+        if done:
+            break
+    assert done, "400 tokens, at least 3 a step: one as everybody, and two of the five left as the oldest"
+    for id in range(next_id):
+        engine.cancel(id)
 
 
 def test_a_file_that_is_no_model_is_refused_by_name(tmp_path):

@@ -1,5 +1,6 @@
 """Shared prefixes on llama.cpp: what is computed, what is copied, what waits, and that it changes no answer."""
 
+import random
 from collections import defaultdict
 
 import llama_cpp
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from src.engines import load_engine
 from src.engines.base import EngineOptions, Job
 from src.sampling import SamplingParams
+from tests.engines.llamacpp_greedy import TOLERANCE, GreedyReference
 
 CONTEXT = 512
 
@@ -32,9 +34,8 @@ def load(model_path):
 
 
 @pytest.fixture(scope="module")
-def reference(load):
-    """An engine that reuses nothing."""
-    return load(cached_prefixes=0)
+def reference(model_path):
+    return GreedyReference(model_path, CONTEXT)
 
 
 def words(start: int, length: int) -> list[int]:
@@ -67,7 +68,16 @@ def test_jobs_that_come_together_compute_their_shared_prefix_once(load, referenc
     drawn, cached = run(engine, jobs)
     assert cached == {0: 0, 1: 200, 2: 200, 3: 200}
     assert engine._slots.copies == 3
-    assert drawn == run(reference, jobs)[0]
+    for one in jobs:
+        reference.assert_greedy(one.tokens, drawn[one.id])
+
+
+def test_the_reference_notices_a_wrong_prefix(load, reference):
+    shared = words(1, 200)
+    jobs = [job(id, shared + words(10 + id, 20)) for id in range(4)]
+    drawn, _ = run(load(cached_prefixes=0), jobs)
+    wrong = words(77, 100) + shared[100:]
+    assert max(reference.shortfall(wrong + one.tokens[200:], drawn[one.id]) for one in jobs) > 10 * TOLERANCE
 
 
 def test_a_prefix_is_copied_from_a_running_job(load, reference):
@@ -80,7 +90,7 @@ def test_a_prefix_is_copied_from_a_running_job(load, reference):
     drawn, cached = run(engine, [second])
     assert cached[2] == 150
     assert engine._slots.copies == 1
-    assert drawn[2] == run(reference, [second])[0][2]
+    reference.assert_greedy(second.tokens, drawn[2])
 
 
 def test_a_kept_conversation_survives_a_job_that_shares_only_its_beginning(load):
@@ -118,7 +128,7 @@ def test_a_job_that_waited_for_a_cancelled_prompt_is_computed_itself(load, refer
     tokens = []
     while steps := engine.step():
         tokens += [step.token for step in steps if step.job_id == 2 and step.token is not None]
-    assert tokens == run(reference, [second])[0][2]
+    reference.assert_greedy(second.tokens, tokens)
 
 
 def test_another_job_passes_one_that_waits_for_a_prefix(load):
@@ -133,31 +143,88 @@ def test_another_job_passes_one_that_waits_for_a_prefix(load):
     run(engine, [])
 
 
-def test_without_caching_nothing_is_shared(reference):
-    shared = words(7, 100)
-    _, cached = run(reference, [job(1, shared + words(70, 5)), job(2, shared + words(71, 5))])
+def test_without_caching_nothing_is_shared(load):
+    engine, shared = load(cached_prefixes=0), words(7, 100)
+    _, cached = run(engine, [job(1, shared + words(70, 5)), job(2, shared + words(71, 5))])
     assert cached == {1: 0, 2: 0}
-    assert reference._slots.copies == 0
+    assert engine._slots.copies == 0
 
 
-traffic = st.lists(
-    st.tuples(
-        st.integers(0, 2),  # which shared prefix
-        st.integers(0, 120),  # how much of it
-        st.integers(1, 60),  # own tokens
-        st.integers(1, 6),  # completion tokens
-        st.integers(0, 12),  # steps till the next job comes
-        st.one_of(st.none(), st.integers(0, 8)),  # steps after which the job is cancelled
-    ),
-    min_size=1,
-    max_size=25,
+def test_streams_that_outlive_their_neighbours_move_together(load, reference):
+    engine = load()
+    jobs = [job(id, words(80 + id, 20), max_tokens=60) for id in range(4)]
+    drawn = defaultdict(list)
+
+    def step() -> None:
+        for one in engine.step():
+            drawn[one.job_id].append(one.token)
+
+    for one in jobs:
+        engine.add(one)
+    for _ in range(10):
+        step()
+    for id in (0, 2):
+        engine.cancel(id)
+    step()
+    assert [slot.seq_id for slot in engine._slots.running()] == [1, 2]
+    assert engine._slots.moves == 1
+    assert [slot.seq_id for slot in engine._slots.all] == [0, 1, 2, 3]
+    assert not engine._slots.all[3].cells, "nothing stays where it came from"
+    while engine.stats().running:
+        step()
+    for id in (1, 3):
+        assert len(drawn[id]) == 60
+        reference.assert_greedy(jobs[id].tokens, drawn[id])
+    for slot in engine._slots.all:
+        assert_same_cells(engine, slot)
+
+
+def test_a_stream_that_ends_soon_is_not_moved(load):
+    engine = load()
+    for id in range(3):
+        engine.add(job(id, words(90 + id, 20), max_tokens=20))
+    for _ in range(3):
+        engine.step()
+    engine.cancel(1)
+    engine.step()
+    assert [slot.seq_id for slot in engine._slots.running()] == [0, 2]
+    run(engine, [])
+
+
+def test_what_lies_in_a_gap_is_kept_when_a_stream_moves_there(load):
+    engine = load(cached_prefixes=3)
+    talk = words(95, 100)
+    engine.add(job(1, words(96, 20), max_tokens=100))
+    engine.step()
+    engine.add(job(2, talk, max_tokens=1))
+    engine.add(job(3, words(97, 20), max_tokens=100))
+    for _ in range(8):
+        engine.step()
+    assert engine._slots.moves == 1
+    _, cached = run(engine, [job(4, talk + words(98, 5))])
+    assert cached[4] == 100
+
+
+def assert_same_cells(engine, slot) -> None:
+    held = llama_cpp.llama_memory_seq_pos_max(engine._model.memory, slot.seq_id) + 1
+    assert held == len(slot.cells), "what we believe and what llama.cpp holds differ"
+
+
+one_job = st.tuples(
+    st.integers(0, 2),  # which shared prefix
+    st.integers(0, 120),  # how much of it
+    st.integers(1, 60),  # own tokens
+    st.integers(1, 48),  # completion tokens
+    st.integers(0, 12),  # steps till the next job comes
+    st.one_of(st.none(), st.integers(0, 8)),  # steps after which the job is cancelled
+    st.booleans(),  # may it end by an end-of-generation token?
+    st.sampled_from(["", "a", "b"]),  # its key
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(traffic)
-def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, jobs):
-    engine, finished, cancels = shared_engine, set(), {}
+def assert_nothing_lost(engine, traffic: list[tuple]) -> None:
+    """Run the jobs: each ends or was cancelled, and no slot and no cell is lost."""
+    finished, cancels = set(), {}
 
     def step() -> bool:
         for id in [id for id, left in cancels.items() if left <= 0]:
@@ -170,21 +237,43 @@ def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, jobs):
         finished.update(step.job_id for step in steps if step.finish)
         return bool(steps)
 
-    for id, (prefix, length, own, max_tokens, gap, cancel) in enumerate(jobs):
-        engine.add(job(id, words(prefix, length) + words(100 + id, own), max_tokens))
+    for id, (prefix, length, own, max_tokens, gap, cancel, may_stop, key) in enumerate(traffic):
+        tokens = words(prefix, length) + words(100 + id, own)
+        sampling = SamplingParams(seed=id, temperature=1.5 if may_stop else 0.0, ignore_eos=not may_stop)
+        engine.add(Job(id=id, tokens=tokens, prompt_tokens=len(tokens), max_tokens=max_tokens, sampling=sampling, key=key))
         if cancel is not None:
             cancels[id] = cancel
         for _ in range(gap):
             step()
     while step() or cancels:
         pass
-    assert finished == set(range(len(jobs)))
+    assert finished == set(range(len(traffic)))
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.kv_used) == (0, 0, 0)
     assert sum(bool(slot.cells) for slot in engine._slots.all) <= 4
+    assert [slot.seq_id for slot in engine._slots.all] == list(range(len(engine._slots.all)))
     for slot in engine._slots.all:
-        held = llama_cpp.llama_memory_seq_pos_max(engine._model.memory, slot.seq_id) + 1
-        assert held == len(slot.cells), "what we believe and what llama.cpp holds differ"
+        assert_same_cells(engine, slot)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(st.lists(one_job, min_size=1, max_size=25))
+def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, traffic):
+    assert_nothing_lost(shared_engine, traffic)
+
+
+def test_five_hundred_jobs_lose_no_slot_no_cell_and_no_job(shared_engine):
+    numbers = random.Random(500)  # more than hypothesis generates in one example
+    traffic = [
+        (
+            numbers.randrange(3), numbers.randrange(121), numbers.randint(1, 60), numbers.randint(1, 48), numbers.choice([0, 0, 0, 1, 5]),
+            numbers.choice([None, None, None, *range(9)]), numbers.random() < 0.5, numbers.choice(["", "a", "b"]),
+        )
+        for _ in range(500)
+    ]  # fmt: skip
+    assert_nothing_lost(shared_engine, traffic)
+    assert shared_engine._slots.moves
+    assert shared_engine._slots.copies
 
 
 @pytest.fixture(scope="module")

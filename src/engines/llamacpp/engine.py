@@ -1,14 +1,14 @@
 """Continuous batching over llama_decode: one batch a step, made of every running job. Knows nothing of text."""
 
 import time
-from collections import deque
 
 import llama_cpp.llama_cpp as ll
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
-from src.engines.llamacpp.budget import PrefillBudget
+from src.engines.budget import PrefillBudget, share_room
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
+from src.engines.queue import JobQueue
 from src.errors import EngineDead, EngineError
 
 STEP_TARGET = {"cpu": 0.25, "cuda": 0.05, "mps": 0.1}  # seconds, where the setting leaves it open
@@ -21,10 +21,10 @@ class LlamaCppEngine(Engine):
         self.device = self._model.device
         self._slots = Slots(self._model, options.cached_prefixes)
         self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS)
-        self._waiting: deque[Job] = deque()
+        self._queue = JobQueue()
         self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
-        self._prefix_hit = self._prefix_asked = self._generated = self._steps = 0
-        self._step_seconds = self._compute_seconds = 0.0
+        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._compute_seconds = self._position = 0.0
         self._warm_up()
 
     def add(self, job: Job) -> None:
@@ -32,10 +32,10 @@ class LlamaCppEngine(Engine):
             raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
         if not all(0 <= token < self._model.n_vocab for token in job.tokens):
             raise EngineError("The prompt has a token that is not in the model's vocabulary.")  # llama.cpp would abort
-        self._waiting.append(job)
+        self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
-        self._waiting = deque(job for job in self._waiting if job.id != job_id)
+        self._queue.cancel(job_id)
         for slot in self._slots.running():
             if slot.job and slot.job.id == job_id:
                 self._slots.release(slot)
@@ -43,6 +43,7 @@ class LlamaCppEngine(Engine):
     def step(self) -> list[Step]:
         began = time.perf_counter()
         self._admit()
+        self._slots.close_gap()
         batched = self._fill_batch()
         if not batched:
             return []
@@ -53,10 +54,7 @@ class LlamaCppEngine(Engine):
             # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
             raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
         steps = [self._advance(slot, output) for slot, output in batched]
-        ended = time.perf_counter()
-        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, ended - began)
-        self._steps += 1
-        self._step_seconds += ended - began
+        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, time.perf_counter() - began, self._position)
         self._compute_seconds += computed - filled
         return steps
 
@@ -64,15 +62,16 @@ class LlamaCppEngine(Engine):
         running = self._slots.running()
         return EngineStats(
             running=len(running),
-            waiting=len(self._waiting),
+            waiting=len(self._queue),
+            longest_wait=self._queue.longest_wait(),
+            admitted=self._queue.admitted,
+            waited_seconds=self._queue.waited_seconds,
             slots=self._model.slots,
             kv_used=sum(len(slot.cells) for slot in running),
             kv_total=self._model.slots * self.context_length,
             prefix_hit=self._prefix_hit,
             prefix_asked=self._prefix_asked,
             generated=self._generated,
-            steps=self._steps,
-            step_seconds=self._step_seconds,
             compute_seconds=self._compute_seconds,
         )
 
@@ -83,15 +82,15 @@ class LlamaCppEngine(Engine):
         self._model.close()
 
     def _admit(self) -> None:
-        """Give free slots to waiting jobs, first come, first served; one that can soon copy its prefix lets others pass."""
-        for job in list(self._waiting):
-            if not self._slots.free():
+        """Give free slots to waiting jobs in their turn; one that can soon copy its prefix lets others pass."""
+        while len(self._queue) and self._slots.free():
+            running = (slot.job for slot in self._slots.running() if slot.job)
+            job = self._queue.take(running, lambda job: not self._slots.worth_waiting(job))
+            if job is None:
                 return
-            if not self._slots.worth_waiting(job):
-                self._waiting.remove(job)
-                slot = self._slots.take(job)
-                self._prefix_asked += job.prompt_tokens
-                self._prefix_hit += slot.cached_tokens or 0
+            slot = self._slots.take(job)
+            self._prefix_asked += job.prompt_tokens
+            self._prefix_hit += slot.cached_tokens or 0
 
     def _fill_batch(self) -> list[tuple[Slot, int]]:
         """Put the next tokens of every job into the batch: one of each that decodes, then prompts in what room is left.
@@ -99,18 +98,16 @@ class LlamaCppEngine(Engine):
         Returns the slots in the batch with the index of their last token there.
         """
         running = self._slots.running()
-        self._decoding = sum(len(slot.todo) == 1 for slot in running)
-        room = self._budget.tokens(self._decoding)
-        batched = []
+        prompts = sorted((slot for slot in running if len(slot.todo) > 1), key=lambda slot: slot.admitted_at)
+        self._decoding = len(running) - len(prompts)
+        counts: dict[int, int] = {}
+        if prompts:
+            room = self._budget.tokens(self._decoding, max(len(slot.cells) for slot in prompts))
+            shares = share_room(room, [len(slot.todo) for slot in prompts])
+            counts = {slot.seq_id: share for slot, share in zip(prompts, shares, strict=True)}
+            self._position = sum(counts[slot.seq_id] * (len(slot.cells) + counts[slot.seq_id] / 2) for slot in prompts) / sum(shares)
         self._batch.n_tokens = 0
-        for slot in running:
-            count = 1
-            if len(slot.todo) > 1:
-                count = min(len(slot.todo), room)
-                room -= count
-            if count:
-                batched.append((slot, self._put(slot, count)))
-        return batched
+        return [(slot, self._put(slot, counts.get(slot.seq_id, 1))) for slot in running]
 
     def _put(self, slot: Slot, count: int) -> int:
         batch, index = self._batch, int(self._batch.n_tokens)

@@ -20,6 +20,8 @@ class Sampler:
     def __init__(self, model: LoadedModel, params: SamplingParams, prompt: Sequence[int], completion: Sequence[int]) -> None:
         """`completion` is what was drawn already, when a job is resumed."""
         self._context = model.context
+        self._candidates = model.candidates
+        self._few = _few_enough(model, params)
         self._seed = params.seed
         self._greedy = params.temperature == 0
         settings = ll.llama_sampler_chain_default_params()
@@ -67,11 +69,31 @@ class Sampler:
     def draw(self, output: int, position: int) -> int:
         """The token at `position` of its sequence, from the batch's output number `output`."""
         if self._greedy:
-            return int(ll.llama_sampler_sample(self._chain, self._context, output))
+            return self._select(output)
         ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_dist(mix_seed(self._seed, position)))
-        token = int(ll.llama_sampler_sample(self._chain, self._context, output))
+        token = self._select(output)
         ll.llama_sampler_free(ll.llama_sampler_chain_remove(self._chain, self._fixed))
         return token
 
+    def _select(self, output: int) -> int:
+        if not self._few:
+            return int(ll.llama_sampler_sample(self._chain, self._context, output))
+        row = self._candidates.row(self._context, output)
+        if self._few == 1:
+            return int(row.argmax())
+        return self._candidates.draw(self._chain, row, self._candidates.pick(row, self._few))
+
     def close(self) -> None:
         ll.llama_sampler_free(self._chain)
+
+
+def _few_enough(model: LoadedModel, params: SamplingParams) -> int:
+    """How many of the greatest logits hold all that the chain can select from. 0: it has to see every one."""
+    if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
+        return 0  # these change which logits are the greatest
+    count = 1 if params.temperature == 0 else params.top_k
+    if count < 1:
+        return 0
+    if params.ignore_eos:
+        count += len(model.end_tokens)
+    return count if count <= model.candidates.most // 2 else 0

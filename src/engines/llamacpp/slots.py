@@ -7,8 +7,10 @@ import llama_cpp.llama_cpp as ll
 from src.engines.base import Job
 from src.engines.llamacpp.model import LoadedModel
 from src.engines.llamacpp.sampler import Sampler
+from src.engines.prefix import common_prefix
 
-COPY_WORTH = 8  # tokens: a copy moves a whole stream of the KV cache, which takes as long as computing a few tokens
+COPY_WORTH = 32  # prompt tokens: a copy moves a whole stream of the KV cache, which takes as long as computing some tokens
+MOVE_WORTH = 32  # completion tokens still to come: a move is such a copy, and saves a part of each of their steps
 
 
 class Slot:
@@ -22,7 +24,7 @@ class Slot:
         self.sampler: Sampler | None = None
         self.drawn = 0
         self.cached_tokens: int | None = None  # until the job's first step has told it
-        self.used_at = 0
+        self.admitted_at = self.used_at = 0  # by the clock of Slots, which counts admissions and releases
 
 
 class Slots:
@@ -36,7 +38,7 @@ class Slots:
         self._model = model
         self._kept = kept
         self._clock = 0
-        self.copies = 0
+        self.copies = self.moves = 0
         self.all = [Slot(seq_id) for seq_id in range(model.slots)]
 
     def running(self) -> list[Slot]:
@@ -50,8 +52,8 @@ class Slots:
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
         if not self._kept:
             return False
-        there = max(_common_prefix(slot.cells, job.tokens) for slot in self.all)
-        coming = (_common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
+        there = max(common_prefix(slot.cells, job.tokens) for slot in self.all)
+        coming = (common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
         return max(coming, default=0) - there >= COPY_WORTH
 
     def take(self, job: Job) -> Slot:
@@ -62,6 +64,7 @@ class Slots:
         slot.sampler = Sampler(self._model, job.sampling, job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :])
         slot.todo = deque(job.tokens[common:])
         slot.drawn = 0
+        slot.admitted_at = self._tick()
         slot.cached_tokens = min(common, job.prompt_tokens)
         return slot
 
@@ -71,20 +74,53 @@ class Slots:
         slot.sampler.close()
         slot.job = slot.sampler = None
         slot.todo.clear()
-        self._clock += 1
-        slot.used_at = self._clock
+        slot.used_at = self._tick()
         idle = sorted((s for s in self.all if s.cells and not s.job), key=lambda s: s.used_at)
         for oldest in idle[: max(0, len(idle) - self._kept)]:
             self._cut(oldest, 0)
 
+    def close_gap(self) -> None:
+        """Move the last running sequence into the first hole among those that run, where it has long to go.
+
+        llama.cpp computes sequences together only while their ids are consecutive: each hole costs a forward pass more.
+        One move a call, since a copy keeps everybody waiting.
+        """
+        running = [slot.seq_id for slot in self.running()]
+        if not running or running[-1] - running[0] < len(running):
+            return
+        hole, last = next(slot for slot in self.all[running[0] :] if not slot.job), self.all[running[-1]]
+        assert last.job is not None
+        if last.job.max_tokens - last.drawn < MOVE_WORTH:
+            return
+        self._save(hole)
+        self._copy(last, hole)
+        self.all[hole.seq_id], self.all[last.seq_id] = last, hole
+        hole.seq_id, last.seq_id = last.seq_id, hole.seq_id
+        self._cut(hole, 0)
+        self.moves += 1
+
+    def _save(self, slot: Slot) -> None:
+        """Copy what an idle slot keeps to an empty one, or over what has been unused for longer."""
+        spare = self._spare([other for other in self.free() if other is not slot] or [slot])
+        if len(slot.cells) >= COPY_WORTH and (not spare.cells or spare.used_at < slot.used_at):
+            self._copy(slot, spare)
+            spare.used_at = slot.used_at
+
+    def _spare(self, free: list[Slot]) -> Slot:
+        """An empty slot, else the longest unused one: what the others hold may still be asked for."""
+        return min(free, key=lambda slot: (True, slot.used_at) if slot.cells else (False, slot.seq_id))
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
     def _place(self, tokens: list[int]) -> tuple[Slot, int]:
         """The slot for a job with these tokens, and how many of them its cells hold."""
         known = tokens[:-1]  # the last token is always computed: its logits are what the first draw needs
-        shared = {slot.seq_id: _common_prefix(slot.cells, known) for slot in self.all}
+        shared = {slot.seq_id: common_prefix(slot.cells, known) for slot in self.all}
         free = self.free()
         best = max(free, key=lambda slot: (shared[slot.seq_id], -slot.used_at))
-        # An empty slot, else the longest unused one: what the others hold may still be asked for.
-        spare = min(free, key=lambda slot: (True, slot.used_at) if slot.cells else (False, slot.seq_id))
+        spare = self._spare(free)
         source = max(self.all, key=lambda slot: shared[slot.seq_id])
         if shared[source.seq_id] - shared[best.seq_id] < COPY_WORTH:
             if best is spare or len(best.cells) - shared[best.seq_id] < COPY_WORTH:
@@ -92,6 +128,7 @@ class Slots:
             source = best  # what it holds beyond the common prefix is worth keeping
         if self._kept and shared[source.seq_id] - shared[spare.seq_id] >= COPY_WORTH:
             self._copy(source, spare)
+            self.copies += 1
             return spare, shared[source.seq_id]
         return spare, shared[spare.seq_id]
 
@@ -100,7 +137,6 @@ class Slots:
         ll.llama_memory_seq_rm(self._model.memory, target.seq_id, -1, -1)
         ll.llama_memory_seq_cp(self._model.memory, source.seq_id, target.seq_id, -1, -1)
         target.cells = list(source.cells)
-        self.copies += 1
 
     def _cut(self, slot: Slot, length: int) -> int:
         """Drop the slot's cells from `length` on; all of them where this model's memory cannot be cut there."""
@@ -114,15 +150,3 @@ class Slots:
                 ll.llama_memory_seq_rm(memory, seq, -1, -1)
             del slot.cells[length:]
         return length
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    """How many tokens both begin with. By halves, so that the comparing is done by slices, not token by token."""
-    known, end = 0, min(len(a), len(b))
-    while known < end:
-        middle = (known + end + 1) // 2
-        if a[known:middle] == b[known:middle]:
-            known = middle
-        else:
-            end = middle - 1
-    return known

@@ -1,0 +1,253 @@
+"""Continuous batching by mlx-lm's BatchGenerator: which jobs run, what of their prompts is known already. Knows nothing of text."""
+
+import time
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+
+from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.engines.budget import PrefillBudget
+from src.engines.mlx.model import LoadedModel
+from src.engines.mlx.prefixes import Cache, Prefixes, cut, usable
+from src.engines.mlx.sampler import BatchSampler, Row
+from src.engines.prefix import common_prefix
+from src.engines.queue import JobQueue
+from src.errors import EngineDead, EngineError, InsufficientMemory
+
+STEP_TARGET = {"cpu": 0.25, "mps": 0.1}  # seconds, where the setting leaves it open
+BATCH_TOKENS = {"cpu": 512, "mps": 2048}  # most prompt tokens of one step
+COPY_WORTH = 16  # tokens: to copy a running job's cache, or to wait for it, takes as long as computing a few
+KEPT_SHARE = 0.5  # of the room for KV caches, for those of ended jobs
+
+
+class _Sequence:
+    """A job and how far it is."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.drawn: list[int] = []
+        self.todo = len(job.tokens)  # tokens to be computed before the next one can be drawn
+        self.cached: int | None = None  # prompt tokens that were not computed anew
+        self.told = False  # whether a step has carried `cached`
+
+    @property
+    def tokens(self) -> list[int]:
+        """All that precedes the next token to be drawn."""
+        return self.job.tokens + self.drawn
+
+    @property
+    def in_cache(self) -> list[int]:
+        """The tokens whose keys and values the generator holds."""
+        tokens = self.tokens
+        return tokens[: len(tokens) - self.todo]
+
+    def step(self, **fields: Any) -> Step:
+        """The first one tells what was cached."""
+        cached, self.told = None if self.told else self.cached, True
+        return Step(job_id=self.job.id, cached_tokens=cached, **fields)
+
+
+class MLXEngine(Engine):
+    def __init__(self, options: EngineOptions) -> None:
+        self._model = LoadedModel(options)
+        self.context_length = self._model.context_length
+        self.device = self._model.device
+        self._most_running = self._model.slots
+        self._reuses = options.cached_prefixes > 0
+        self._prefixes = Prefixes(options.cached_prefixes, int(self._model.room * KEPT_SHARE))
+        self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS[self.device])
+        self._queue = JobQueue()
+        self._running: dict[int, _Sequence] = {}  # by the generator's ids, in the order of their admission
+        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._compute_seconds = 0.0
+        self._start_generator()
+
+    def add(self, job: Job) -> None:
+        if not job.tokens or len(job.tokens) >= self.context_length:
+            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
+        if not all(0 <= token < self._model.vocab_size for token in job.tokens):
+            raise EngineError("The prompt has a token that is not in the model's vocabulary.")
+        self._queue.add(job)
+
+    def cancel(self, job_id: int) -> None:
+        self._queue.cancel(job_id)
+        for uid in [uid for uid, sequence in self._running.items() if sequence.job.id == job_id]:
+            sequence = self._running.pop(uid)
+            removed = self._generator.remove([uid], return_prompt_caches=self._reuses)
+            if removed:
+                self._prefixes.keep(sequence.in_cache, removed[uid][0])
+
+    def step(self) -> list[Step]:
+        self._admit()
+        if not self._running:
+            return []
+        prefilling = [sequence for sequence in self._running.values() if sequence.todo]
+        decoding, todo = len(self._running) - len(prefilling), sum(sequence.todo for sequence in prefilling)
+        # Prompts are computed side by side, so many tokens of each: all rows of a batch are as long as its longest.
+        prompts = min(sum(sequence.todo > 1 for sequence in prefilling), self._model.prompts_together)
+        position = max((len(sequence.in_cache) for sequence in prefilling), default=0)
+        self._generator.prefill_step_size = max(1, self._budget.tokens(decoding, position) // max(1, prompts))
+        began = time.perf_counter()
+        responses = self._compute()
+        if responses is None:
+            return [self._free_memory()]
+        seconds = time.perf_counter() - began
+        self._compute_seconds += seconds
+        progress, drawn = responses
+        steps = [self._progress(response) for response in progress]
+        self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), seconds, position)
+        return steps + [self._advance(response) for response in drawn]
+
+    def _compute(self) -> tuple[list[Any], list[Any]] | None:
+        """What became of prompts, and what was drawn. None where an allocation failed."""
+        try:
+            prompts, drawn = self._generator.next()
+        except (RuntimeError, MemoryError) as error:
+            if "alloc" in str(error):  # as MLX's allocators say it
+                return None
+            raise EngineDead(f"MLX failed: {error}") from error
+        return prompts, drawn
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self._running),
+            waiting=len(self._queue),
+            longest_wait=self._queue.longest_wait(),
+            admitted=self._queue.admitted,
+            waited_seconds=self._queue.waited_seconds,
+            slots=self._model.slots,
+            kv_used=sum(len(sequence.in_cache) for sequence in self._running.values()),
+            kv_total=self._model.slots * self.context_length,
+            prefix_hit=self._prefix_hit,
+            prefix_asked=self._prefix_asked,
+            generated=self._generated,
+            compute_seconds=self._compute_seconds,
+        )
+
+    def close(self) -> None:
+        self._generator.close()
+        del self._generator, self._prefixes
+        self._running.clear()
+        self._model.close()
+
+    def _start_generator(self) -> None:
+        self._sampler = BatchSampler(self._model.end_tokens)
+        self._generator = BatchGenerator(
+            self._model.model,
+            stop_tokens=[[token] for token in self._model.end_tokens],
+            sampler=self._sampler,
+            completion_batch_size=self._model.slots,
+            prefill_batch_size=self._model.prompts_together,
+            prefill_step_size=BATCH_TOKENS[self.device],
+            stream=mx.default_stream(mx.default_device()),  # this thread's own: no other thread could use it
+        )
+        self._model.set_wired_limit()
+
+    def _admit(self) -> None:
+        """Start waiting jobs in their turn while there is room; one that can soon copy its prefix lets others pass."""
+        while len(self._queue) and len(self._running) < self._most_running:
+            full = False
+
+            def may_run(job: Job) -> bool:
+                nonlocal full
+                full = full or not self._fits(job)  # then smaller ones do not pass: it would wait for ever
+                return not full and not self._worth_waiting(job.tokens)
+
+            job = self._queue.take([sequence.job for sequence in self._running.values()], may_run)
+            if job is None:
+                return
+            self._start(_Sequence(job))
+
+    def _fits(self, job: Job) -> bool:
+        """Whether the KV caches of the running jobs have room for one more, whatever lengths they may come to."""
+        return not self._running or self._needed(job) <= self._model.room
+
+    def _needed(self, *more: Job) -> int:
+        """Bytes that KV caches may come to: all rows of a batch are as long as its longest."""
+        jobs = [*more, *(sequence.job for sequence in self._running.values())]
+        longest = max(len(job.tokens) + job.max_tokens for job in jobs)
+        return len(jobs) * self._model.sequence_bytes(min(longest, self.context_length))
+
+    def _worth_waiting(self, tokens: list[int]) -> bool:
+        """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
+        if not self._reuses:
+            return False
+        prompts = (sequence.tokens for sequence in self._running.values() if sequence.todo > 1)
+        coming = max((common_prefix(prompt, tokens) for prompt in prompts if len(prompt) < self._model.cuttable), default=0)
+        if coming < COPY_WORTH:
+            return False
+        return coming - max(self._prefixes.find(tokens), self._longest_running(tokens)[0]) >= COPY_WORTH
+
+    def _start(self, sequence: _Sequence) -> None:
+        tokens, job = sequence.tokens, sequence.job
+        cache, known = self._find_prefix(tokens[:-1])  # the last token is always computed: the first draw needs its logits
+        (uid,) = self._generator.insert(
+            [tokens[known:]],
+            max_tokens=[min(job.max_tokens - len(sequence.drawn), self.context_length - len(tokens))],
+            caches=[cache],
+            all_tokens=[tokens[:known]],
+            logits_processors=[[Row(self._sampler, job.sampling, job.prompt_tokens)]],
+        )
+        self._running[uid] = sequence
+        while len(self._prefixes) and self._needed() + self._prefixes.bytes > self._model.room:
+            self._prefixes.drop_oldest()
+        sequence.todo = len(tokens) - known
+        if sequence.cached is None:
+            sequence.cached = min(known, job.prompt_tokens)
+            self._prefix_asked += job.prompt_tokens
+            self._prefix_hit += sequence.cached
+
+    def _find_prefix(self, tokens: list[int]) -> tuple[Cache | None, int]:
+        """A cache for as much of the tokens' beginning as can be had: from an ended job, or a copy from a running one."""
+        if not self._reuses:
+            return None, 0
+        length, uid = self._longest_running(tokens)
+        if length - self._prefixes.find(tokens) >= COPY_WORTH:
+            held = len(self._running[uid].in_cache)
+            cache = self._generator.extract_cache([uid])[uid][0]
+            if usable(cache, held, length):
+                return cut(cache, held, length), length
+        return self._prefixes.take(tokens)
+
+    def _longest_running(self, tokens: list[int]) -> tuple[int, int]:
+        """(tokens in common, id) of the running job whose cache begins with most of the tokens and can be cut there."""
+        caches = ((sequence.in_cache, uid) for uid, sequence in self._running.items())
+        shared = ((common_prefix(held, tokens), uid) for held, uid in caches if len(held) < self._model.cuttable)
+        return max(shared, default=(0, -1))
+
+    def _progress(self, response: Any) -> Step:
+        """A piece of a prompt was computed."""
+        sequence = self._running[response.uid]
+        computed, all_tokens = response.progress
+        sequence.todo = all_tokens - computed
+        return sequence.step()
+
+    def _advance(self, response: Any) -> Step:
+        """A token was drawn. The generator is one step ahead: its cache holds this token already."""
+        sequence = self._running[response.uid]
+        sequence.drawn.append(response.token)
+        self._generated += 1
+        if response.finish_reason:
+            del self._running[response.uid]
+            if self._reuses:
+                self._prefixes.keep(sequence.in_cache, response.prompt_cache)
+        return sequence.step(token=response.token, finish=response.finish_reason)
+
+    def _free_memory(self) -> Step:
+        """An allocation failed, and no cache of the batch can be trusted. The youngest job fails for it; the others start
+        again from their own tokens and go on as they would have, fewer at a time from now on."""
+        *others, youngest = self._running.values()
+        self._most_running = max(1, len(others))
+        self._running.clear()
+        self._prefixes.clear()
+        self._generator.close()
+        self._start_generator()
+        mx.clear_cache()
+        for sequence in others:
+            self._start(sequence)
+        error = InsufficientMemory(
+            f"There was no memory for this request beside {len(others)} others. Ask for fewer max_tokens or send a shorter prompt; "
+            "the operator can lower MAX_PARALLEL_SEQUENCES or CONTEXT_LENGTH, or use a smaller model."
+        )
+        return youngest.step(error=error)

@@ -1,0 +1,149 @@
+"""A folder of safetensors in MLX's memory: device, limits, what fits, which tokens end an answer. Knows nothing of jobs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.utils import load_model
+
+from src.engines.base import EngineOptions
+from src.errors import ModelLoadFailed
+
+DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open
+DEFAULT_SLOTS = 20
+BLOCK = 256  # tokens; caches grow by so many at a time
+WORK_SHARE = 0.1  # of the memory beside the weights: activations of a step
+GIB = 2**30
+
+
+class LoadedModel:
+    """The model and the numbers an engine needs of it."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises ModelLoadFailed, naming the folder, the reason and, where memory is short, the numbers."""
+        folder = Path(options.model_path)
+        self._name = folder.name
+        if options.kv_type not in ("auto", "f16"):
+            raise ModelLoadFailed(
+                f"KV_CACHE_TYPE={options.kv_type}: mlx-lm cannot batch quantised KV caches. Use auto with the engine MLX."
+            )
+        self.device = _choose_device(options.device)
+        self._limit = self._limit_memory(options)
+        self._refuse_if_too_large(folder)
+        self.model, config = _load(folder)
+        text = config.get("text_config", config)
+        self.end_tokens = _end_tokens(folder, config)
+        self._layers = self._measure_layers()
+        # What KV caches may take: those of running jobs and those kept for their prefixes.
+        self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
+        self.context_length = self._plan(text, options)
+        self.slots = options.max_sequences or DEFAULT_SLOTS
+        # Side by side, shorter prompts are padded, which some recurrent models take for tokens.
+        self.prompts_together = self.slots if self.cuttable else 1
+
+    def sequence_bytes(self, tokens: int) -> int:
+        """What the KV cache of so many tokens takes; layers with a sliding window hold no more than it."""
+        blocks = -(-tokens // BLOCK) * BLOCK
+        return int(sum(size * min(blocks, window) for size, window in self._layers))
+
+    def set_wired_limit(self) -> None:
+        """Keep as much resident as may be used. After each making of a generator: mlx-lm sets a limit of its own there."""
+        if self.device == "mps":
+            mx.set_wired_limit(self._limit)
+
+    def close(self) -> None:
+        self.model = None
+        mx.clear_cache()
+
+    def _limit_memory(self, options: EngineOptions) -> int:
+        """Bytes this process may use: a share of what Metal recommends, on the CPU of the memory that is free.
+
+        MLX holds to it by freeing buffers and by waiting for the GPU; it is no bound that cannot be crossed, so that the
+        engine plans with it itself.
+        """
+        recommended = mx.device_info().get("max_recommended_working_set_size", 0) if self.device == "mps" else options.memory_bytes
+        limit = int((recommended or mx.get_memory_limit()) * options.memory_fraction)
+        mx.set_memory_limit(limit)
+        return limit
+
+    def _refuse_if_too_large(self, folder: Path) -> None:
+        """Before Metal would swap, or the kernel end the process."""
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        if size > self._limit:
+            raise ModelLoadFailed(
+                f"{self._name} has {size / GIB:.1f} GiB of weights, but MLX may use {self._limit / GIB:.1f} GiB here. "
+                "Use a smaller or more quantised model, or raise MLX_MEMORY_FRACTION."
+            )
+
+    def _measure_layers(self) -> list[tuple[float, float]]:
+        """(bytes of a token, tokens held at most) of every layer's KV cache. Computes a token, which also warms up."""
+        caches = make_prompt_cache(self.model)
+        unable = {type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}
+        if unable:
+            raise ModelLoadFailed(f"mlx-lm cannot compute several sequences of {self._name} together: no batches of {', '.join(unable)}")
+        cuttable = can_trim_prompt_cache(caches)
+        logits = self.model(mx.array([[0]]), cache=caches)
+        mx.eval(logits)
+        self.vocab_size: int = logits.shape[-1]
+        parts = [part for cache in caches for part in getattr(cache, "caches", [cache])]
+        layers = [
+            (part.nbytes / part.keys.shape[2], getattr(part, "max_size", float("inf")))
+            for part in parts
+            if getattr(part, "keys", None) is not None  # recurrent states have none, and do not grow
+        ]
+        # Sequences shorter than this can be cut back to where another one parts from them: no window has moved on.
+        self.cuttable = min((window for _, window in layers), default=0.0) if cuttable else 0.0
+        return layers
+
+    def _plan(self, config: dict[str, Any], options: EngineOptions) -> int:
+        """The context length: the setting's or the default, where one sequence of it fits beside the weights."""
+        trained = config.get("max_position_embeddings") or DEFAULT_CONTEXT
+        context = min(trained, options.context_length or DEFAULT_CONTEXT)
+        if self.sequence_bytes(context) <= self.room:
+            return context
+        fits = next((length for length in range(context, 0, -BLOCK) if self.sequence_bytes(length) <= self.room), 0)
+        if options.context_length or fits < BLOCK:
+            raise ModelLoadFailed(
+                f"{self._name} with CONTEXT_LENGTH={context} needs {self.sequence_bytes(context) / GIB:.2f} GiB of KV cache for one "
+                f"sequence, but {self.room / GIB:.2f} GiB are free beside the weights; {fits} tokens would fit. Lower CONTEXT_LENGTH, "
+                "raise MLX_MEMORY_FRACTION, or use a smaller model."
+            )
+        return fits
+
+
+def _choose_device(wanted: str) -> str:
+    """Make it MLX's default device. "auto" takes the GPU where there is one."""
+    metal = mx.metal.is_available()
+    if wanted not in ("auto", "cpu") and not (wanted == "mps" and metal):
+        raise ModelLoadFailed(f"DEVICE_TYPE={wanted}, but MLX has no such device here. Use auto or {'mps' if metal else 'cpu'}.")
+    device = "mps" if metal and wanted != "cpu" else "cpu"
+    mx.set_default_device(mx.gpu if device == "mps" else mx.cpu)
+    return device
+
+
+def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
+    try:
+        model, config = load_model(folder)
+    except Exception as error:  # whatever a model file that mlx-lm was not written for makes it raise
+        raise ModelLoadFailed(f"mlx-lm cannot load {folder.name}: {type(error).__name__}: {error}") from error
+    return model, config
+
+
+def _end_tokens(folder: Path, config: dict[str, Any]) -> list[int]:
+    """Tokens that end an answer, of all that the folder's files name: chat models often have one in each of two files."""
+    stated = [config.get("eos_token_id"), _read_json(folder / "config.json").get("eos_token_id")]
+    ends = {token for one in stated for token in (one if isinstance(one, list) else [one]) if token is not None}
+    eos = _read_json(folder / "tokenizer_config.json").get("eos_token")
+    text = eos.get("content") if isinstance(eos, dict) else eos
+    added = _read_json(folder / "tokenizer.json").get("added_tokens", [])
+    return sorted(ends | {token["id"] for token in added if token["content"] == text})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {error}") from error
+    return content

@@ -7,22 +7,31 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar
 
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
+    AskDownloads,
+    AskPlan,
     AskStatus,
+    Download,
+    DownloadList,
+    DownloadProgress,
     Failed,
     Generate,
     Load,
+    LoadProgress,
     ManagerEvent,
     Message,
+    ModelPlan,
     ModelReady,
     ProtocolError,
     Resolve,
     RunnerEvent,
     ServiceStatus,
+    Switch,
+    Unload,
     decode,
     encode,
 )
@@ -158,6 +167,46 @@ class ManagerClient:
     def load(self, model: str, deadline: float, client: socket.socket | None = None) -> ModelReady:
         ready: ModelReady = self._ask(Load(model=model), deadline, client)
         return ready
+
+    def load_progress(self, model: str, deadline: float, client: socket.socket | None = None) -> Generator[LoadProgress | None, None, None]:
+        """How far the load is, till it is through; None among it when nothing has changed for IDLE_SECONDS."""
+        exchange = self._connect(Load(model=model, progress=True), deadline, client)
+        try:
+            while not isinstance(message := exchange.receive(ManagerEvent), ModelReady):
+                yield message
+        finally:
+            exchange.close()
+
+    def unload(self, model: str, deadline: float, client: socket.socket | None = None) -> None:
+        """Returns once the model's memory is free."""
+        self._ask(Unload(model=model), deadline, client)
+
+    def switch(self, model: str, before: str | None, deadline: float, client: socket.socket | None = None) -> ModelReady:
+        ready: ModelReady = self._ask(Switch(model=model, before=before), deadline, client)
+        return ready
+
+    def download(
+        self, request: Download, deadline: float, client: socket.socket | None = None
+    ) -> Generator[DownloadProgress | None, None, None]:
+        """How far the download is, till it is done; None among it when nothing has changed for IDLE_SECONDS."""
+        exchange = self._connect(request, deadline, client)
+        try:
+            while True:
+                message = exchange.receive(ManagerEvent)
+                yield message
+                if isinstance(message, DownloadProgress) and message.stage == "done":
+                    return
+        finally:
+            exchange.close()
+
+    def downloads(self, deadline: float) -> list[DownloadProgress]:
+        """Those that run, and those that ended lately."""
+        found: DownloadList = self._ask(AskDownloads(), deadline, None)
+        return found.downloads
+
+    def plan(self, model: str, deadline: float) -> ModelPlan:
+        plan: ModelPlan = self._ask(AskPlan(model=model), deadline, None)
+        return plan
 
     def status(self, *, detail: bool = False) -> ServiceStatus:
         status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + CONNECT_SECONDS, None)

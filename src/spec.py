@@ -10,4 +10,6 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     socket: str  # path of the Unix socket to bind
     max_requests: int  # running and waiting
+    chat_template: str | None = None  # path of a Jinja file, in place of the model's own template
+    tool_format: str | None = None  # how the model writes tool calls, where its template does not tell
     options: EngineOptions

@@ -1,10 +1,11 @@
-"""What every test may use: the built-in model."""
+"""What every test may use: the built-in model, and a second one."""
 
 from pathlib import Path
 
 import pytest
 
 from src.settings import ROOT
+from tests.gemma import gemma_model
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,9 @@ def model_path() -> Path:
     if not path.exists():
         pytest.fail(f"{path} is missing: run ./scripts/start or ./scripts/test, which fetch it")
     return path
+
+
+@pytest.fixture(scope="session")
+def gemma_path() -> Path:
+    """Gemma 3 270M, fetched the first time. It has no chat template: it completes text."""
+    return gemma_model()

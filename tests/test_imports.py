@@ -16,9 +16,11 @@ ALLOWED = {
     "spec": {"engines.base"},
     "protocol": {"errors", "sampling"},
     "client": {"protocol", "errors"},
-    "catalog": {"settings", "errors"},
+    "catalog": {"catalog", "errors"},
+    "download": {"download"},
+    "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
-    "master": {"settings", "errors"},
+    "master": {"catalog", "settings", "errors"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
@@ -32,7 +34,7 @@ ALLOWED = {
     "engines.mlx": {"engines.mlx", "engines.base", "engines.queue", "engines.budget", "engines.prefix", "sampling", "errors"},
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "errors", "settings", "logs"},
-    "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "errors", "settings", "logs", "spec"},
+    "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
     "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}

@@ -14,15 +14,15 @@ from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
 from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, Generate, ModelReady, Started
+from src.protocol import Delta, Finished, ModelReady, Started
 
-CONNECT_TRIES = 3  # a runner may have been unloaded or have died between the manager's answer and our connection
+CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     of = record()
-    ready, generation = _ask(request.model, request.generate())
+    ready, generation = _ask(request)
     try:
         of.model = ready.model
         events = _noted(generation, of)
@@ -50,12 +50,12 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
     return response
 
 
-def _ask(model: str | None, request: Generate) -> tuple[ModelReady, Generation]:
+def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generation]:
     deadline, client = service().deadline(), client_socket()
     for attempt in range(CONNECT_TRIES):
-        ready = service().manager.resolve(model, deadline, client)
+        ready = service().manager.resolve(request.model, deadline, client)
         try:
-            return ready, Generation(ready, request, deadline, client)
+            return ready, Generation(ready, request.generate(ready.sampling), deadline, client)
         except EngineUnavailable:
             if attempt == CONNECT_TRIES - 1:
                 raise

@@ -1,16 +1,34 @@
-"""GET /v1/models and /v1/models/{id}, POST /v1/models/load."""
+"""GET /v1/models, /v1/models/{id} and its plan; POST /v1/models/load, unload, switch, download."""
 
+import contextlib
+import itertools
+import time
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import flask
+import msgspec
 
+from src.api import failures
 from src.api.body import read_json
-from src.api.schema import LoadRequest, parse
+from src.api.operator import require_operator
+from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest, parse
 from src.api.service import client_socket, json_response, service
 from src.errors import ModelNotFound
-from src.protocol import ModelState
+from src.protocol import Download, DownloadProgress, LoadProgress, Message, ModelState
 
 blueprint = flask.Blueprint("models", __name__)
+
+DOWNLOAD_SECONDS = 24 * 3600  # a download is no request for text: REQUEST_TIMEOUT does not end it
+_HIDDEN = (
+    "name",
+    "modified",
+    "stats",
+    "device",
+    "engine_version",
+    "load_seconds",
+    "restarts",
+)  # under other names, or in the system's status
 
 
 @blueprint.get("/v1/models")
@@ -21,31 +39,100 @@ def list_all() -> flask.Response:
 
 @blueprint.get("/v1/models/<path:name>")
 def retrieve(name: str) -> flask.Response:
-    models = {model.name: model for model in service().manager.status().models}
-    if name not in models:
-        raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {', '.join(models) or 'none'}.", param="model")
-    return json_response(_model(models[name]))
+    return json_response(_find(name))
+
+
+@blueprint.get("/v1/models/<path:name>/plan")
+def plan(name: str) -> flask.Response:
+    """What loading the model here would take."""
+    found = service().manager.plan(name, service().deadline())
+    return json_response(_fields(found))
 
 
 @blueprint.post("/v1/models/load")
 def load() -> flask.Response:
-    """Answers once the model is loaded, or with the reason why it is not."""
+    """Answers once the model is loaded, or with the reason why it is not; with `stream`, tells on the way how far it is."""
     request = parse(LoadRequest, read_json(service().settings.body_timeout))
-    service().manager.load(request.model_name, service().deadline(), client_socket())
+    if not request.stream:
+        service().manager.load(request.model_name, service().deadline(), client_socket())
+        return retrieve(request.model_name)
+    return _stream(service().manager.load_progress(request.model_name, service().deadline(), client_socket()))
+
+
+@blueprint.post("/v1/models/unload")
+def unload() -> flask.Response:
+    """Answers once the model's memory is free; its running requests end first."""
+    request = parse(UnloadRequest, read_json(service().settings.body_timeout))
+    service().manager.unload(request.model_name, service().deadline(), client_socket())
     return retrieve(request.model_name)
+
+
+@blueprint.post("/v1/models/switch")
+def switch() -> flask.Response:
+    """Answers once the model serves in the place of the one before, which ends after its running requests."""
+    request = parse(SwitchRequest, read_json(service().settings.body_timeout))
+    service().manager.switch(request.model_name, request.before, service().deadline(), client_socket())
+    return retrieve(request.model_name)
+
+
+@blueprint.post("/v1/models/download")
+def download() -> flask.Response:
+    """Answers once the model is in the catalog; with `stream`, tells on the way how far it is. It goes on if the client leaves."""
+    require_operator()
+    request = parse(DownloadRequest, read_json(service().settings.body_timeout))
+    asked = Download(source=request.source, repo=request.repo, name=request.name, revision=request.revision, include=request.include)
+    steps = service().manager.download(asked, time.monotonic() + DOWNLOAD_SECONDS, client_socket())
+    if request.stream:
+        return _stream(steps)
+    with contextlib.closing(steps):
+        *_, last = (step for step in steps if step)
+    return json_response(_find(last.name))
+
+
+@blueprint.get("/v1/models/download")
+def downloads() -> flask.Response:
+    """Downloads that run, and those that ended since the server was started."""
+    require_operator()
+    found = service().manager.downloads(service().deadline())
+    return json_response({"object": "list", "data": [_fields(state) for state in found]})
+
+
+def _find(name: str) -> dict[str, Any]:
+    models = service().manager.status().models
+    for model in models:
+        if name == model.name or name in model.aliases:
+            return _model(model)
+    known = ", ".join(model.name for model in models) or "none"
+    raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {known}.", param="model")
+
+
+def _stream(steps: Generator[LoadProgress | DownloadProgress | None, None, None]) -> flask.Response:
+    """Each step as an event, then [DONE]. A failure before the first is a plain error."""
+    first = next(steps)
+    response = flask.Response(failures.events(_events(itertools.chain([first], steps))), mimetype="text/event-stream")
+    response.call_on_close(steps.close)
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
+    return response
+
+
+def _events(steps: Iterable[LoadProgress | DownloadProgress | None]) -> Iterator[bytes]:
+    for step in steps:
+        yield b"data: " + msgspec.json.encode(_fields(step)) + b"\n\n" if step else b": waiting\n\n"
+    yield b"data: [DONE]\n\n"
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    return {field: getattr(message, field) for field in message.__struct_fields__}
 
 
 def _model(model: ModelState) -> dict[str, Any]:
     """OpenAI's fields, then ours."""
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.modified,
-        "owned_by": "local",
-        "state": model.state,
-        "reason": model.reason,
-        "engine": model.engine,
-        "format": model.format,
-        "size_bytes": model.size_bytes,
-        "context_length": model.context_length,
-    }
+    ours = {field: getattr(model, field) for field in model.__struct_fields__ if field not in _HIDDEN}
+    if model.progress:
+        ours["progress"] = {
+            "stage": model.progress.stage,
+            "bytes_read": model.progress.bytes_read,
+            "bytes_total": model.progress.bytes_total,
+        }
+    return {"id": model.name, "object": "model", "created": model.modified, "owned_by": "local", **ours}

@@ -1,6 +1,8 @@
 """OpenAI's JSON to Generate, or an error that names the field. Raw JSON stops here."""
 
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +22,7 @@ from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
 
 INT32_MAX = 2**31 - 1
+_NONE: Mapping[str, float] = MappingProxyType({})
 INT64_MAX = 2**63 - 1
 
 # Fields of OpenAI's and the peers' APIs that would change the answer, with the values that ask for nothing.
@@ -147,8 +150,10 @@ class GenerationRequest(_Strict):
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _generate(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, max_tokens: int | None) -> Generate:
-        given = {name: getattr(self, name) for name in SamplingParams.__struct_fields__ if getattr(self, name) is not None}
+    def _generate(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, max_tokens: int | None, defaults: Mapping[str, float]) -> Generate:
+        """`defaults` of the model are for what the request leaves open."""
+        asked = {name: getattr(self, name) for name in SamplingParams.__struct_fields__ if getattr(self, name) is not None}
+        given = {**defaults, **asked}
         given.setdefault("seed", secrets.randbits(63))
         given["top_k"] = max(0, given.get("top_k", 0))  # vLLM's -1 is our 0: all
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -159,9 +164,9 @@ class ChatRequest(GenerationRequest):
     messages: list[ChatMessage] = Field(min_length=1, max_length=2048)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
 
-    def generate(self) -> Generate:
+    def generate(self, defaults: Mapping[str, float] = _NONE) -> Generate:
         prompt = ChatPrompt(messages=[message.as_dict() for message in self.messages])
-        return self._generate(prompt, self.max_completion_tokens or self.max_tokens)
+        return self._generate(prompt, self.max_completion_tokens or self.max_tokens, defaults)
 
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
@@ -171,13 +176,36 @@ Prompt = Annotated[Annotated[str, _AsString] | Annotated[list[TokenId], Field(mi
 class CompletionRequest(GenerationRequest):
     prompt: Prompt
 
-    def generate(self) -> Generate:
+    def generate(self, defaults: Mapping[str, float] = _NONE) -> Generate:
         prompt = TextPrompt(text=self.prompt) if isinstance(self.prompt, str) else TokenPrompt(tokens=self.prompt)
-        return self._generate(prompt, self.max_tokens)
+        return self._generate(prompt, self.max_tokens, defaults)
 
 
 class LoadRequest(_Strict):
     model_name: Annotated[str, StringConstraints(min_length=1)]
+    stream: bool | None = None
+
+
+class UnloadRequest(_Strict):
+    model_name: Annotated[str, StringConstraints(min_length=1)]
+
+
+class DownloadRequest(_Strict):
+    """`name`: of the model here; the repository's where it is not given."""
+
+    repo: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+    source: Literal["modelscope", "huggingface", "pypi"] = "modelscope"
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\\.\x00-\x1f-][^/\\\x00-\x1f]*$")] | None = None
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")] | None = None
+    include: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=100)] = []
+    stream: bool | None = None
+
+
+class SwitchRequest(_Strict):
+    """`before`: the model whose place is taken; the default one where it is not given."""
+
+    model_name: Annotated[str, StringConstraints(min_length=1)]
+    before: Annotated[str, StringConstraints(min_length=1)] | None = None
 
 
 def parse(kind: type[BaseModel], body: dict[str, Any]) -> Any:

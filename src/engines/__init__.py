@@ -37,7 +37,7 @@ ENGINES = {
     "mlx": EngineKind(
         module="src.engines.mlx",
         package="mlx_lm",
-        formats=frozenset({"safetensors"}),
+        formats=frozenset({"safetensors", "mlx"}),
         prefers=_apple_silicon,
         install="pip install mlx-lm (on Linux also 'mlx[cpu]')",
     ),
@@ -74,24 +74,32 @@ def detect() -> dict[str, str | None]:
     return {engine: why_not(engine) for engine in ENGINES}
 
 
-def choose(wanted: str, model_format: str) -> str:
+def reasons(model_format: str) -> dict[str, str | None]:
+    """Every engine for models with None where it can run one of this format here, else why it cannot."""
+    able = [name for name, kind in ENGINES.items() if model_format in kind.formats]
+    names = [name for name in ENGINES if name != "echo" or name in able]
+    return {name: why_not(name) if name in able else f"it does not read the format {model_format}" for name in names}
+
+
+def choose(wanted: str, model_format: str, asked: str | None = None) -> str:
     """The engine for a model's format: the one wanted, or with "auto" the first that can and that suits the machine.
 
-    Raises ModelLoadFailed that says why none can, and what could.
+    `asked` is how an error calls the wish. Raises ModelLoadFailed that says why none can, and what could.
     """
+    asked = asked or f"INFERENCE_ENGINE={wanted}"
     able = [name for name, kind in ENGINES.items() if model_format in kind.formats]
     if wanted != "auto":
         if model_format not in ENGINES[wanted].formats:
-            raise ModelLoadFailed(f"INFERENCE_ENGINE={wanted} cannot run a model in the format {model_format}; {' and '.join(able)} can.")
+            raise ModelLoadFailed(f"{asked} cannot run a model in the format {model_format}; {' and '.join(able)} can.")
         if reason := why_not(wanted):
-            raise ModelLoadFailed(f"INFERENCE_ENGINE={wanted} cannot run here: {reason}.")
+            raise ModelLoadFailed(f"{asked} cannot run here: {reason}.")
         return wanted
-    reasons = {name: why_not(name) for name in able}
+    missing = {name: why_not(name) for name in able}
     for name in able:
-        if reasons[name] is None and ENGINES[name].prefers():
+        if missing[name] is None and ENGINES[name].prefers():
             return name
     told = "; ".join(
-        f"{name}: {reason or f'not chosen on this machine by itself, set INFERENCE_ENGINE={name}'}" for name, reason in reasons.items()
+        f"{name}: {reason or f'not chosen on this machine by itself, set INFERENCE_ENGINE={name}'}" for name, reason in missing.items()
     )
     raise ModelLoadFailed(f"No engine here can run a model in the format {model_format}. {told}.")
 

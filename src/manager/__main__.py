@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 from src import logs
+from src.manager.downloads import Downloads
 from src.manager.manager import Manager, load_default
+from src.manager.report import Reporter
 from src.manager.server import ManagerServer
+from src.manager.watch import watch
 from src.protocol import ModelReady
 from src.settings import Settings
 
@@ -32,16 +35,19 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     run_dir = Path(settings.run_dir)
     manager = Manager(settings, run_dir)
-    await ManagerServer(manager).bind(str(run_dir / "manager.sock"))
+    reporter = Reporter(manager)
+    downloads = Downloads(settings)
+    await ManagerServer(manager, reporter, downloads).bind(str(run_dir / "manager.sock"))
     tasks = [
         asyncio.create_task(_load_and_greet(manager, address)),
-        asyncio.create_task(_log_metrics(manager)),
+        asyncio.create_task(_log_metrics(reporter)),
+        asyncio.create_task(watch(manager)),
         asyncio.create_task(_notice_orphaned(parent, stopping)),
     ]
     await stopping.wait()
     for task in tasks:
         task.cancel()
-    await manager.close()
+    await asyncio.gather(downloads.close(), manager.close())
     shutil.rmtree(run_dir, ignore_errors=True)
 
 
@@ -59,9 +65,9 @@ def _banner(ready: ModelReady, address: str) -> str:
     )
 
 
-async def _log_metrics(manager: Manager) -> None:
+async def _log_metrics(reporter: Reporter) -> None:
     while True:
-        await manager.log_metrics()
+        await reporter.log_metrics()
         await asyncio.sleep(METRICS_INTERVAL)
 
 

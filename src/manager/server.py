@@ -3,17 +3,40 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import AsyncIterator
 
 from loguru import logger
 
 from src.errors import InternalError, ServiceError
+from src.manager.downloads import Downloads
 from src.manager.manager import Manager
-from src.protocol import MAX_LINE_BYTES, AskStatus, Failed, Load, ManagerEvent, ManagerRequest, ProtocolError, Resolve, decode, encode
+from src.manager.report import Reporter
+from src.protocol import (
+    MAX_LINE_BYTES,
+    AskDownloads,
+    AskPlan,
+    AskStatus,
+    Download,
+    DownloadList,
+    Failed,
+    Load,
+    ManagerRequest,
+    Message,
+    ProtocolError,
+    Resolve,
+    Switch,
+    Unload,
+    Unloaded,
+    decode,
+    encode,
+)
 
 
 class ManagerServer:
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, reporter: Reporter, downloads: Downloads) -> None:
         self._manager = manager
+        self._reporter = reporter
+        self._downloads = downloads
 
     async def bind(self, path: str) -> None:
         self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
@@ -23,8 +46,9 @@ class ManagerServer:
         try:
             line = await reader.readline()
             if line:
-                writer.write(encode(await self._answer(decode(line, ManagerRequest))))
-                await writer.drain()
+                async for answer in self._answers(decode(line, ManagerRequest)):
+                    writer.write(encode(answer))
+                    await writer.drain()
         except (ConnectionError, ValueError):
             pass  # whoever asked is gone, or sent more than a line may hold
         except ProtocolError as error:
@@ -36,12 +60,33 @@ class ManagerServer:
         finally:
             writer.close()
 
-    async def _answer(self, request: Resolve | Load | AskStatus) -> ManagerEvent:
+    async def _answers(self, request: Message) -> AsyncIterator[Message]:
         try:
-            if isinstance(request, Resolve):
-                return await self._manager.resolve(request.model)
-            if isinstance(request, Load):
-                return await self._manager.load(request.model)
-            return await self._manager.status(request.detail)
+            if isinstance(request, Download):
+                async for state in self._downloads.follow(request):
+                    yield state
+                return
+            if isinstance(request, Load) and request.progress:
+                async for progress in self._manager.load_progress(request.model):
+                    yield progress
+            yield await self._answer(request)
         except ServiceError as error:
-            return Failed.of(error)
+            yield Failed.of(error)
+
+    async def _answer(self, request: Message) -> Message:
+        manager = self._manager
+        if isinstance(request, Resolve):
+            return await manager.resolve(request.model)
+        if isinstance(request, Load):
+            return await manager.load(request.model)
+        if isinstance(request, Unload):
+            await manager.unload(request.model)
+            return Unloaded(model=manager.library.name_of(request.model))
+        if isinstance(request, Switch):
+            return await manager.switch(request.model, request.before)
+        if isinstance(request, AskDownloads):
+            return DownloadList(downloads=self._downloads.list())
+        if isinstance(request, AskPlan):
+            return self._reporter.plan(request.model)
+        assert isinstance(request, AskStatus)
+        return await self._reporter.status(request.detail)

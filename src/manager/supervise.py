@@ -7,19 +7,23 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from src import logs
 from src.catalog import ModelEntry
 from src.errors import EngineUnavailable, ModelLoadFailed, ServiceError
+from src.manager import memory
 from src.protocol import (
     MAX_LINE_BYTES,
     AskStats,
     Failed,
     ProtocolError,
     RunnerEvent,
+    RunnerLoading,
     RunnerReady,
     RunnerReport,
     RunnerStats,
@@ -29,26 +33,47 @@ from src.protocol import (
 from src.spec import RunnerSpec
 
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed
+QUIET_SECONDS = 0.5  # without a request: a gateway that was told of this runner has reached it by then
 STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counted
+
+
+class Attempt(NamedTuple):
+    """One way to load a model: what its runner is told, and the bytes that it is expected to take."""
+
+    spec: RunnerSpec
+    bytes: int
 
 
 class Supervised:
     """A model that is loaded, being loaded, or has failed. state: loading, ready, failed, unloading, gone."""
 
-    def __init__(self, entry: ModelEntry, spec: RunnerSpec, environ: dict[str, str]) -> None:
+    def __init__(self, entry: ModelEntry, attempts: list[Attempt], environ: dict[str, str]) -> None:
+        """`attempts`: the first that loads is kept."""
         self.entry = entry
-        self.spec = spec
         self.state = "loading"
+        self.stage = "reading_weights"  # of the load: reading_weights, warming_up
         self.reason: str | None = None
+        self.note: str | None = None  # which engines did not load it, where another does
         self.ready: RunnerReady | None = None
         self.restarts = 0
         self.used_at = time.monotonic()
         self.ready_at = 0.0  # in time.monotonic() seconds
+        self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
+        self.first_private_bytes = 0  # of its process once it was ready
+        self._attempts = deque(attempts)
         self._environ = environ
         self._process: Process | None = None
         self._deaths = 0
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
+
+    @property
+    def spec(self) -> RunnerSpec:
+        return self._attempts[0].spec
+
+    @property
+    def expected_bytes(self) -> int:
+        return self._attempts[0].bytes
 
     @property
     def pid(self) -> int | None:
@@ -60,8 +85,21 @@ class Supervised:
             await self._changed.wait_for(lambda: self.state != "loading")
         if self.state == "failed":
             raise ModelLoadFailed(f"The model {self.entry.name} did not load: {self.reason}")
-        if self.state != "ready":
+        if self.state != "ready" and not self.ready:  # one that was ready a moment ago still answers those who waited for it
             raise EngineUnavailable(f"The model {self.entry.name} is being unloaded.", retry_after=1)
+
+    async def drain(self, limit: float) -> None:
+        """Let running requests end, for `limit` seconds at most, and those come that were sent here before; then stop."""
+        loaded = self.state == "ready"
+        await self._become("unloading")
+        give_up = time.monotonic() + limit
+        quiet_at = time.monotonic() + QUIET_SECONDS
+        while loaded and time.monotonic() < min(quiet_at, give_up):
+            await asyncio.sleep(0.1)
+            stats = await self.stats()
+            if stats and stats.running + stats.waiting:
+                quiet_at = time.monotonic() + QUIET_SECONDS
+        await self.stop(max(1.0, give_up - time.monotonic()))
 
     async def stop(self, grace: float) -> None:
         """Let running requests end, for `grace` seconds at most; then the process is gone and its memory returned."""
@@ -81,7 +119,7 @@ class Supervised:
 
     async def stats(self) -> RunnerStats | None:
         """What the runner says of its work; None where it cannot say so at once."""
-        if self.state != "ready":
+        if self.state not in ("ready", "unloading"):
             return None
         try:
             return await asyncio.wait_for(_ask(self.spec.socket), 2)
@@ -98,7 +136,9 @@ class Supervised:
                 await self._kill()
                 if self.state == "unloading":  # stopped while it was loading
                     return
-                await self._become("failed", str(error))
+                if await self._fall_back(str(error)):
+                    continue
+                await self._become("failed", f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
                 logs.models.error("Model {} failed to load: {}", self.entry.name, error)
                 return
             reason = await self._death()
@@ -114,6 +154,15 @@ class Supervised:
             await self._become("loading")
             await asyncio.sleep(BACKOFF[self._deaths - 1])
 
+    async def _fall_back(self, reason: str) -> bool:
+        """Go on to the next engine, where there is one."""
+        if len(self._attempts) == 1 or self.ready:  # one that did load before is the right one
+            return False
+        failed = self._attempts.popleft().spec.engine
+        self.note = f"{self.note}; {failed}: {reason}" if self.note else f"{failed}: {reason}"
+        logs.models.error("{} failed to load {} ({}): falling to {}", failed, self.entry.name, reason, self.spec.engine)
+        return True
+
     async def _start(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.spec.socket)
@@ -123,11 +172,11 @@ class Supervised:
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise ModelLoadFailed(f"its runner died while loading, by {await self._death()}")
-        report: RunnerReady | Failed = decode(line, RunnerReport)
+        self.stage = "reading_weights"
+        report = await self._report()
+        while isinstance(report, RunnerLoading):
+            self.stage = report.stage
+            report = await self._report()
         if isinstance(report, Failed):
             raise ModelLoadFailed(report.message)
         self.ready, self.ready_at = report, time.monotonic()
@@ -135,7 +184,18 @@ class Supervised:
             "Model {} is ready after {} s: engine {} {} on {}, context {} tokens, pid {}",
             self.entry.name, report.load_seconds, self.spec.engine, report.engine_version, report.device, report.context_length, self.pid,
         )  # fmt: skip
+        self.first_private_bytes = memory.private_bytes(self._process.pid)
         await self._become("ready")
+
+    async def _report(self) -> RunnerLoading | RunnerReady | Failed:
+        assert self._process and self._process.stdout
+        line = await self._process.stdout.readline()
+        if not line:
+            how = await self._death()
+            hint = ", as from a kernel that is out of memory" if "SIGKILL" in how else ""
+            raise ModelLoadFailed(f"its runner died while loading, by {how}{hint}")
+        report: RunnerLoading | RunnerReady | Failed = decode(line, RunnerReport)
+        return report
 
     async def _death(self) -> str:
         """Wait for the process to end; how it did."""

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 from loguru import logger
@@ -18,11 +19,12 @@ from loguru import logger
 from src import logs
 from src.engines import load_engine, version
 from src.engines.base import Engine
-from src.errors import InternalError, ServiceError
-from src.protocol import Failed, Message, RunnerReady, encode
+from src.errors import InternalError, ModelLoadFailed, ServiceError
+from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, TextPrompt, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.runner.server import RunnerServer
+from src.sampling import SamplingParams
 from src.settings import Settings
 from src.spec import RunnerSpec
 from src.text.template import ChatTemplate
@@ -68,7 +70,9 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        template = _template(tokenizer)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length)
+        _tell(report, RunnerLoading(stage="warming_up"))
+        await _answer_canary(generator)
     except ServiceError as error:
         _tell(report, Failed.of(error))
         return 1
@@ -78,14 +82,24 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    server = RunnerServer(loop, Generator(loop, tokenizer, template, engine.context_length), spec.max_requests)
+    server = RunnerServer(loop, generator, spec.max_requests)
     await server.bind(spec.socket)
     _tell(report, _ready(spec, engine, time.monotonic() - began))
+    os.close(report)
     await draining.wait()
     await server.drain()
     loop.close()
     tokenizer.close()
     return 0
+
+
+async def _answer_canary(generator: Generator) -> None:
+    """One token on the path of every request: a model that cannot draw it is not ready. Raises ModelLoadFailed, ServiceError."""
+    request = Generate(prompt=TextPrompt(text="Hello"), sampling=SamplingParams(seed=0, temperature=0, ignore_eos=True), max_tokens=1)
+    async for event in generator.generate(request):
+        if isinstance(event, Finished) and event.completion_tokens == 1:
+            return
+    raise ModelLoadFailed("it was loaded, but did not answer a first prompt")
 
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
@@ -97,7 +111,6 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
 def _tell(report: int, message: Message) -> None:
     with contextlib.suppress(BrokenPipeError):
         os.write(report, encode(message))
-    os.close(report)
 
 
 def _tokenizer(spec: RunnerSpec) -> Tokenizer:
@@ -112,12 +125,11 @@ def _tokenizer(spec: RunnerSpec) -> Tokenizer:
     return GGUFTokenizer(spec.options.model_path)
 
 
-def _template(tokenizer: Tokenizer) -> ChatTemplate | None:
-    if tokenizer.chat_template is None:
+def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+    source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
+    if source is None:
         return None
-    return ChatTemplate(
-        tokenizer.chat_template, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts
-    )
+    return ChatTemplate(source, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts)
 
 
 if __name__ == "__main__":

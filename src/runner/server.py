@@ -31,9 +31,10 @@ class RunnerServer:
 
     async def drain(self) -> None:
         """Accept nothing more, and let the running requests end."""
-        self._server.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+        await asyncio.sleep(0.05)  # those that connected a moment before are still to be accepted: a close would reset them
+        self._server.close()
         while self._connections:
             await asyncio.wait(self._connections)
 

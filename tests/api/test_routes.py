@@ -176,6 +176,21 @@ def test_a_model_has_openais_fields_and_ours(http):
         "format": "echo",
         "size_bytes": 0,
         "context_length": 256,
+        "note": None,
+        "aliases": [],
+        "architecture": None,
+        "parameters": None,
+        "quantisation": None,
+        "trained_context_length": 2**20,
+        "capabilities": [],
+        "engines": {
+            "mlx": "it does not read the format echo",
+            "vllm": "it does not read the format echo",
+            "llama_cpp": "it does not read the format echo",
+            "echo": None,
+        },
+        "pinned": False,
+        "progress": None,
     }
     assert http.get("/v1/models").json()["object"] == "list"
     assert http.get("/v1/models/echo").json() == model

@@ -24,6 +24,7 @@ from src.protocol import (
     Generate,
     Load,
     RunnerEvent,
+    RunnerLoading,
     RunnerReady,
     RunnerReport,
     RunnerStats,
@@ -57,7 +58,10 @@ class Runner:
                 cwd=ROOT, env={**os.environ, "LOG_DIR": str(folder / "logs"), "PYTHONPATH": str(folder)},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             )  # fmt: skip
-        self.report = decode(self.process.stdout.readline(), RunnerReport)
+        self.stages = []
+        while isinstance(report := decode(self.process.stdout.readline(), RunnerReport), RunnerLoading):
+            self.stages.append(report.stage)
+        self.report = report
 
     def exchange(self, request: object) -> Exchange:
         return Exchange(self.socket, request, time.monotonic() + 30)

@@ -1,22 +1,21 @@
 """What counts as a model in the models folder, and what it is called."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from src.catalog import Catalog
-
-
-def put(root: Path, *names: str, content: bytes = b"weights") -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+from src.catalog import Catalog, gguf
+from tests.model_files import gguf_bytes, put, safetensors_bytes
 
 
 def names(root: Path) -> list[str]:
     return list(Catalog(root).scan())
+
+
+def problems(root: Path) -> dict[str, str | None]:
+    return {name: entry.problem for name, entry in Catalog(root).scan().items()}
 
 
 def paths(root: Path) -> dict[str, str]:
@@ -63,10 +62,10 @@ def test_a_split_model_is_one_entry_whose_path_is_the_first_part(tmp_path):
     assert paths(tmp_path) == {"big": "big/q4/big-00001-of-00003.gguf", "loose": "loose-00001-of-00002.gguf"}
 
 
-def test_a_split_model_with_a_part_missing_is_no_model(tmp_path):
+def test_a_split_model_with_a_part_missing_is_listed_with_the_reason(tmp_path):
     put(tmp_path, "a-00001-of-00003.gguf", "a-00003-of-00003.gguf")
     put(tmp_path, "b/model-00002-of-00002.safetensors", "b/config.json")
-    assert names(tmp_path) == []
+    assert problems(tmp_path) == {"a": "part 2 of 3 is missing (2 are there)", "b": "part 1 of 2 is missing (1 are there)"}
 
 
 def test_safetensors_need_their_config_beside_them(tmp_path):
@@ -81,18 +80,19 @@ def test_both_formats_in_one_folder_are_two_models(tmp_path):
 
 
 def test_sizes_are_summed_and_the_newest_time_counts(tmp_path):
-    put(tmp_path, "s/model-00001-of-00002.safetensors", content=b"12345")
-    put(tmp_path, "s/model-00002-of-00002.safetensors", content=b"123")
+    one, two = safetensors_bytes(), safetensors_bytes({"lm_head.weight": ("F32", (5,))})
+    put(tmp_path, "s/model-00001-of-00002.safetensors", content=one)
+    put(tmp_path, "s/model-00002-of-00002.safetensors", content=two)
     put(tmp_path, "s/config.json", "s/tokenizer.json")
     os.utime(tmp_path / "s/model-00001-of-00002.safetensors", (1_700_000_000.9, 1_700_000_000.9))
     os.utime(tmp_path / "s/model-00002-of-00002.safetensors", (1_600_000_000, 1_600_000_000))
     entry = Catalog(tmp_path).scan()["s"]
-    assert (entry.size_bytes, entry.modified) == (8, 1_700_000_000)
+    assert (entry.size_bytes, entry.modified) == (len(one) + len(two), 1_700_000_000)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["mmproj-model-f16.gguf", "llava.mmproj-Q8.GGUF".lower(), ".hidden.gguf", ".cache/x.gguf", "x.gguf.part", "x.tmp/x.gguf", "x.txt"],
+    ["mmproj-model-f16.gguf", "llava.mmproj-Q8.GGUF".lower(), ".hidden.gguf", ".cache/x.gguf", ".x.gguf.part", "x.tmp/x.gguf", "x.txt"],
 )
 def test_what_is_no_model_is_left_out(tmp_path, name):
     put(tmp_path, name)
@@ -104,9 +104,104 @@ def test_an_mmproj_file_beside_a_model_does_not_make_two(tmp_path):
     assert paths(tmp_path) == {"vision": "vision/model.gguf"}
 
 
-def test_empty_files_are_left_out(tmp_path):
+def test_empty_and_damaged_files_are_listed_with_the_reason(tmp_path):
     put(tmp_path, "x.gguf", "d/model.safetensors", "d/config.json", content=b"")
+    put(tmp_path, "page.gguf", content=b"<html>404 Not Found</html>")
+    put(tmp_path, "short.gguf", content=gguf_bytes()[:-1])
+    assert problems(tmp_path) == {
+        "d": "model.safetensors is empty",
+        "page": "it is no GGUF file: its first bytes are others",
+        "short": f"it is cut short: {len(gguf_bytes()) - 1} of {len(gguf_bytes())} bytes are there",
+        "x": "x.gguf is empty",
+    }
+
+
+def test_half_downloaded_files_are_listed_with_the_reason(tmp_path):
+    put(tmp_path, "a/x.gguf.incomplete", "b.gguf.part", "c/deep/model.safetensors.incomplete", "d/y.gguf_0_167772159", content=b"half")
+    told = problems(tmp_path)
+    assert list(told) == ["a", "b", "c", "d"]
+    assert told["a"] == "its download is not complete: x.gguf.incomplete is a part of a file"
+
+
+def test_a_broken_file_beside_a_whole_one_does_not_take_its_name(tmp_path):
+    put(tmp_path, "m/good.gguf")
+    put(tmp_path, "m/other.gguf.incomplete", "m/good.gguf.incomplete", content=b"half")
+    assert next(iter(problems(tmp_path).items())) == ("m", None)
+    assert [name for name, problem in problems(tmp_path).items() if problem] == ["other"]
+
+
+def test_an_index_that_names_a_missing_file_tells_which(tmp_path):
+    put(tmp_path, "m/config.json", "m/model-00001-of-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "extra.safetensors"}}
+    put(tmp_path, "m/model.safetensors.index.json", content=json.dumps(index).encode())
+    assert problems(tmp_path) == {"m": "it is not complete: extra.safetensors is missing (1 of 2 files are there)"}
+
+
+def test_adapters_and_vision_encoders_are_no_models(tmp_path):
+    put(tmp_path, "lora.gguf", content=gguf_bytes({"general.type": "adapter", "general.architecture": "llama"}))
+    put(tmp_path, "eyes.gguf", content=gguf_bytes({"general.architecture": "clip"}))
     assert names(tmp_path) == []
+
+
+# The caches of the hubs' clients
+
+
+def test_what_modelscope_downloads_into_a_folder_is_served_by_the_folders_name(tmp_path):
+    old, new = "qwen-0.5b/qwen/Qwen2___5-0___5B-Instruct", "qwen-1b/models/qwen--Qwen2.5-1B/snapshots/master"
+    for folder in (old, new):
+        put(tmp_path, f"{folder}/config.json", f"{folder}/model.safetensors", f"{folder}/tokenizer.json")
+    put(tmp_path, "qwen-1b/.lock/file_0123.lock", "qwen-0.5b/qwen/Qwen2___5-0___5B-Instruct/.msc", content=b"")
+    assert paths(tmp_path) == {"qwen-0.5b": old, "qwen-1b": new}
+
+
+def test_a_models_folder_that_is_modelscopes_cache_itself_has_each_model_by_name(tmp_path):
+    for name in ("Qwen--Qwen2.5-0.5B-Instruct", "google--gemma-3-270m-it"):
+        put(tmp_path, f"models/{name}/snapshots/master/config.json", f"models/{name}/snapshots/master/model.safetensors")
+    assert names(tmp_path) == ["Qwen2.5-0.5B-Instruct", "gemma-3-270m-it"]
+
+
+def hugging_face_cache(root: Path, commit: str, size: int) -> None:
+    """As huggingface-hub lays it out: snapshots of links to blobs."""
+    repository = root / "models--Qwen--Qwen2.5-0.5B"
+    put(repository, f"blobs/{commit}", content=safetensors_bytes({"a": ("F32", (size,))}))
+    put(repository, f"snapshots/{commit}/config.json")
+    (repository / f"snapshots/{commit}/model.safetensors").symlink_to(f"../../blobs/{commit}")
+
+
+@pytest.mark.parametrize(("top", "name"), [("", "Qwen2.5-0.5B"), ("mine", "mine")])
+def test_of_several_revisions_in_hugging_faces_cache_main_counts(tmp_path, top, name):
+    for size, commit in enumerate(("aaaa", "bbbb", "cccc"), 1):
+        hugging_face_cache(tmp_path / top, commit, size)
+    put(tmp_path / top, "models--Qwen--Qwen2.5-0.5B/refs/main", content=b"bbbb")
+    [(found, path)] = paths(tmp_path).items()
+    assert (found, Path(path).name) == (name, "bbbb")
+
+
+def test_without_a_main_the_newest_revision_counts(tmp_path):
+    for size, commit in enumerate(("aaaa", "bbbb"), 1):
+        hugging_face_cache(tmp_path, commit, size)
+    snapshots = tmp_path / "models--Qwen--Qwen2.5-0.5B" / "snapshots"
+    os.utime(snapshots / "bbbb", (1_600_000_000, 1_600_000_000))
+    assert Path(paths(tmp_path)["Qwen2.5-0.5B"]).name == "aaaa"
+
+
+# Scans after the first
+
+
+def test_a_file_is_opened_once_and_again_only_after_it_has_changed(tmp_path, monkeypatch):
+    opened = []
+    read = gguf.read_header
+    monkeypatch.setattr(gguf, "read_header", lambda path: opened.append(path.name) or read(path))
+    put(tmp_path, "a.gguf", "b.gguf")
+    catalog = Catalog(tmp_path)
+    first = catalog.scan()
+    assert catalog.scan() == first
+    assert opened == ["a.gguf", "b.gguf"]
+    put(tmp_path, "b.gguf", content=gguf_bytes({"general.architecture": "qwen3"}))
+    second = catalog.scan()
+    assert opened == ["a.gguf", "b.gguf", "b.gguf"]
+    assert second["b"].facts.architecture == "qwen3"
+    assert (second["a"].version == first["a"].version, second["b"].version == first["b"].version) == (True, False)
 
 
 def test_names_that_cannot_be_written_as_json_are_left_out(tmp_path):

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Checks every downloaded model against its source, shows what would change, and with --yes takes it over.
+
+A new version is downloaded beside the old one and loaded once before it takes its place; the old one is kept for --rollback.
+A server that runs here and has the model loaded is asked to put the new version in its place.
+"""
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src.download.source import DownloadError
+from src.download.store import Store
+from src.download.update import Change, find_change, roll_back, update
+from src.errors import ServiceError
+from src.manager.trial import try_out
+from src.settings import Settings
+
+
+def main() -> int:
+    settings = Settings.load()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="models to look at (default: all that were downloaded)")
+    parser.add_argument("--yes", action="store_true", help="take the changes over")
+    parser.add_argument("--rollback", action="store_true", help="put the version before the last update back; needs the models' names")
+    parser.add_argument(
+        "--models-dir", type=Path, default=settings.models_path, help=f"the models folder (default: {settings.models_path})"
+    )
+    arguments = parser.parse_args()
+    store = Store(arguments.models_dir)
+    downloaded = store.downloaded()
+    if unknown := [name for name in arguments.names if name not in downloaded]:
+        print(
+            f"update_models.py: {', '.join(unknown)}: not downloaded by download_model.py, so where it came from is not known.",
+            file=sys.stderr,
+        )
+        return 1
+    if arguments.rollback and not arguments.names:
+        parser.error("--rollback needs the names of the models to put back")
+    failed = False
+    for name in arguments.names or downloaded:
+        try:
+            if arguments.rollback:
+                roll_back(store, name)
+                print(f"{name}: put back to {store.downloaded()[name].listing.commit[:12]}")
+                reload_in_server(settings, name)
+            elif change := find_change(name, downloaded[name]):
+                take_over(store, change, settings, arguments.yes)
+            else:
+                print(f"{name}: up to date ({downloaded[name].listing.commit[:12]})")
+        except DownloadError as error:
+            failed = True
+            print(f"{name}: {error}.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def take_over(store: Store, change: Change, settings: Settings, yes: bool) -> None:
+    print(change)
+    if not yes:
+        print(f"{change.name}: run again with --yes to take this over")
+        return
+    update(store, change, lambda folder: see_that_loads(folder, settings))
+    print(f"{change.name}: updated; the version before is kept for --rollback")
+    reload_in_server(settings, change.name)
+
+
+def see_that_loads(folder: Path, settings: Settings) -> None:
+    """Raises DownloadError."""
+    try:
+        if reason := try_out(folder, settings):
+            print(f"{folder.name}: taken over without a trial: {reason}")
+    except ServiceError as error:
+        raise DownloadError(f"the new version does not load, so the old one stays: {error.message.rstrip('.')}") from error
+
+
+def reload_in_server(settings: Settings, name: str) -> None:
+    """Only where one runs here and has the model loaded. Its failure is told, not ours: the files are in their place."""
+    address = f"http://{settings.host if settings.host not in ('0.0.0.0', '::') else '127.0.0.1'}:{settings.port}/v1/models"
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            states = {model["id"]: model["state"] for model in json.load(answer)["data"]}
+        if states.get(name) != "ready":
+            return
+        body = json.dumps({"model_name": name}).encode()
+        request = urllib.request.Request(f"{address}/load", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=settings.request_timeout).close()
+        print(f"{name}: the running server has put it in its place")
+    except urllib.error.HTTPError as error:
+        print(f"{name}: the running server goes on with the version it has: {error.read()[:300].decode(errors='replace')}", file=sys.stderr)
+    except (OSError, ValueError, KeyError):
+        return  # none runs here
+
+
+if __name__ == "__main__":
+    sys.exit(main())

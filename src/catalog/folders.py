@@ -1,0 +1,87 @@
+"""A walk over the models folder: weight files, configs and half-downloaded files by folder. Opens none of them."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+# What downloaders call a file that they are still writing: huggingface-hub, modelscope (also its parallel parts), curl, aria2,
+# Chrome, wget.
+_PARTIAL = re.compile(r".+\.(gguf|safetensors)(\.incomplete|\.parallel_tmp|\.part|\.tmp|\.aria2|\.crdownload|\.download|_\d+_\d+)")
+_OWNER = re.compile(r"(?:models--)?[^/]+?--(?P<name>.+)")  # of the hubs' caches: models--owner--name, owner--name
+
+
+class WeightFile(NamedTuple):
+    path: Path
+    size: int
+    modified_ns: int
+    inode: int
+
+
+class Folder(NamedTuple):
+    path: Path
+    name: str  # of a model that is the whole folder
+    weights: list[WeightFile]
+    configs: list[WeightFile]
+    partial: list[WeightFile]
+
+
+def walk(root: Path, name: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Folder]:
+    """`root` and every folder below it. Follows links, but not in circles; of several revisions in a cache, one."""
+    weights: list[WeightFile] = []
+    configs: list[WeightFile] = []
+    partial: list[WeightFile] = []
+    subfolders: list[Path] = []
+    try:
+        here = root.stat()
+        names = sorted(filter(_is_visible, os.listdir(root)))
+    except OSError:
+        return
+    if (here.st_dev, here.st_ino) in above:
+        return
+    for path in (root / name for name in names):
+        try:
+            info = path.stat()
+        except OSError:  # a broken link, or gone since it was listed
+            continue
+        file = WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino)
+        if stat.S_ISDIR(info.st_mode):
+            if path.suffix not in (".part", ".tmp"):
+                subfolders.append(path)
+        elif not stat.S_ISREG(info.st_mode):
+            continue
+        elif path.suffix in (".gguf", ".safetensors"):
+            weights.append(file)
+        elif path.suffix in (".json", ".jinja"):
+            configs.append(file)
+        elif _PARTIAL.fullmatch(path.name):
+            partial.append(file)
+    yield Folder(root, name, weights, configs, partial)
+    if root.name == "snapshots" and subfolders:
+        subfolders = [_current(root, subfolders)]
+    for subfolder in subfolders:
+        # A revision's folder is called after a commit: its name is the repository's, two folders up.
+        inner = name if "snapshots" in (root.name, subfolder.name) else repository(subfolder.name)
+        yield from walk(subfolder, inner, above | {(here.st_dev, here.st_ino)})
+
+
+def _is_visible(name: str) -> bool:
+    # A name that cannot be printed (control characters, bytes that are not UTF-8) could not be sent as JSON either.
+    return name.isprintable() and not name.startswith(".")
+
+
+def _current(snapshots: Path, revisions: list[Path]) -> Path:
+    """Of the revisions in a hub's cache the one that its "main" is, else the newest."""
+    try:
+        commit = (snapshots.parent / "refs" / "main").read_text(encoding="ascii")[:100].strip()
+    except (OSError, UnicodeError):
+        commit = ""
+    return max(revisions, key=lambda path: (path.name == commit, path.stat().st_mtime_ns, path.name))
+
+
+def repository(folder: str) -> str:
+    """A folder's name without what the hubs' clients make of a repository's: models--owner--name, owner--name, name___1."""
+    match = _OWNER.fullmatch(folder)
+    return (match["name"] if match else folder).replace("___", ".")

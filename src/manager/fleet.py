@@ -1,0 +1,220 @@
+"""The runners there are: started where there is room, succeeded by fresh ones, drained. Knows nothing of requests' names."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from src import logs
+from src.catalog import ModelEntry
+from src.errors import ModelDoesNotFit, ServiceError
+from src.manager import memory
+from src.manager.memory import Memory
+from src.manager.planning import Plan, Planner
+from src.manager.supervise import Attempt, Supervised
+from src.settings import Settings
+
+
+class Fleet:
+    """Each name has at most one runner that serves it. Beside it there may be its successor, which is being loaded, and
+    those before it, which are leaving: they get no new requests and end after those they have.
+
+    The caller holds `lock` when it calls start, succeed or retire: two of them must not take the same room.
+    """
+
+    def __init__(self, settings: Settings, planner: Planner) -> None:
+        self.lock = asyncio.Lock()
+        self.successors: dict[str, asyncio.Task[Supervised]] = {}
+        self._settings = settings
+        self._planner = planner
+        self._serving: dict[str, Supervised] = {}
+        self._loading: set[Supervised] = set()  # successors among them
+        self._leaving: dict[Supervised, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def serving(self, name: str) -> Supervised | None:
+        """The runner of a model: loading, ready, or failed, which has no process any more."""
+        return self._serving.get(name)
+
+    def loading(self, name: str) -> Supervised | None:
+        return next((model for model in self._loading if model.entry.name == name), None)
+
+    def ready(self) -> list[Supervised]:
+        return [model for model in self._serving.values() if model.state == "ready"]
+
+    def is_leaving(self, name: str) -> bool:
+        return any(model.entry.name == name for model in self._leaving)
+
+    def runners(self) -> dict[int, str]:
+        """Model names by process id."""
+        return {model.pid: model.entry.name for model in self._all() if model.pid}
+
+    def available(self, engine: str) -> Memory:
+        """What there is now for one more model, less what models that are loading will still take."""
+        promised = sum(max(0, model.expected_bytes - _footprint(model)) for model in self._loading)
+        return self._planner.available(engine, self.runners(), promised)
+
+    def without_others(self, engine: str) -> Memory:
+        """What there would be if all went that may go."""
+        return _without(self.available(engine), [model for model in self._all() if not model.entry.options.pinned])
+
+    async def start(self, entry: ModelEntry, in_place_of: Supervised | None = None) -> Supervised:
+        """A runner for a model that has none, once there is room for it. What has to go for it goes when it is ready, where
+        memory holds both, else before. Raises ModelLoadFailed, ModelDoesNotFit."""
+        engines = self._planner.engines(entry)
+        while True:
+            room = self.available(engines[0])
+            victims = await self._victims(entry, engines[0], room, [in_place_of] if in_place_of in self.ready() else [])
+            plan = self._planner.plan(entry, engines[0], _without(room, [*victims, *self._leaving]))
+            if plan.fit.need.total <= room.free and all(model.state == "ready" for model in victims):
+                break
+            await self._make_room(victims, entry)
+        model = self._serving[entry.name] = self._supervise(entry, plan, engines)
+        self._keep(self._retire_when_ready(model, victims))
+        return model
+
+    async def succeed(self, old: Supervised, entry: ModelEntry, why: str) -> asyncio.Task[Supervised]:
+        """Load a model anew beside its old runner, or where memory does not hold both, after it."""
+        engines = self._planner.engines(entry)
+        room = self.available(engines[0])
+        plan = self._planner.plan(entry, engines[0], _without(room, [old, *self._leaving]))
+        logs.models.info("{} is loaded anew: {}", entry.name, why)
+        if plan.fit.need.total > room.free:
+            self.retire(old, why)
+            await self.left([old, *self._leaving])
+            plan = self._planner.plan(entry, engines[0], self.available(engines[0]))
+        model = self._supervise(entry, plan, engines)
+        self._serving.setdefault(entry.name, model)
+        task = self.successors[entry.name] = asyncio.create_task(self._take_over(old, model))
+        self._keep(_quietly(task))
+        return task
+
+    def retire(self, model: Supervised, why: str) -> None:
+        """No request is sent to it from now on; it ends after those it has."""
+        if self._serving.get(model.entry.name) is model:
+            del self._serving[model.entry.name]
+        if model not in self._leaving:
+            logs.models.info("Unloading {}: {}", model.entry.name, why)
+            self._leaving[model] = asyncio.create_task(self._leave(model))
+
+    async def left(self, models: Iterable[Supervised]) -> None:
+        """Returns when those of the models that are leaving are gone, and their memory is free."""
+        if tasks := [task for model in models if (task := self._leaving.get(model))]:
+            await asyncio.wait(tasks)
+
+    def leaving(self, name: str) -> list[Supervised]:
+        return [model for model in self._leaving if model.entry.name == name]
+
+    async def close(self) -> None:
+        models = self._all()
+        tasks: list[asyncio.Future[Any]] = [*self._tasks, *self._leaving.values(), *self.successors.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*(model.stop(grace=2) for model in models))
+
+    async def _victims(self, entry: ModelEntry, engine: str, room: Memory, victims: list[Supervised]) -> list[Supervised]:
+        """Who has to go so that one more may be loaded: idle ones first, of these the longest unused. Raises ModelDoesNotFit."""
+        limit = self._settings.max_concurrent_models
+        loaded = [model for model in self._serving.values() if model.state in ("loading", "ready") and model.entry.name != entry.name]
+        others = [model for model in loaded if model not in victims and not model.entry.options.pinned]
+        busy = {model: await _is_busy(model) for model in others}
+        queue = sorted(others, key=lambda model: (busy[model], model.used_at))
+        excess = max(0, len(loaded) + 1 - limit - len(victims))
+        if excess > len(queue):
+            names = ", ".join(model.entry.name for model in loaded)
+            raise ModelDoesNotFit(f"{entry.name} cannot be loaded: MAX_CONCURRENT_MODELS={limit} models are loaded and pinned ({names}).")
+        victims, queue = [*victims, *queue[:excess]], queue[excess:]
+        while True:
+            try:
+                self._planner.plan(entry, engine, _without(room, [*victims, *self._leaving]))
+            except ModelDoesNotFit:
+                if not queue:
+                    raise
+                victims.append(queue.pop(0))
+            else:
+                return victims
+
+    async def _make_room(self, victims: list[Supervised], entry: ModelEntry) -> None:
+        """One step: who is leaving leaves; else who is loading becomes ready first, for others wait for it; else victims go."""
+        if self._leaving:
+            await self.left(list(self._leaving))
+        elif loading := [model for model in victims if model.state == "loading"]:
+            with contextlib.suppress(ServiceError):
+                await loading[0].wait_ready()
+        else:
+            for model in victims:
+                self.retire(model, f"to make room for {entry.name}")
+            await self.left(victims)
+
+    async def _take_over(self, old: Supervised, model: Supervised) -> Supervised:
+        """A successor that is ready has answered a prompt: it takes over. One that failed leaves the old one serving."""
+        name = model.entry.name
+        try:
+            await model.wait_ready()
+            if self._serving.get(name) is old:
+                self._serving[name] = model
+                self.retire(old, "its successor is ready")
+            elif self._serving.get(name) is not model:  # unloaded meanwhile
+                self.retire(model, "the one it should succeed was unloaded")
+            return model
+        except ServiceError as error:
+            if self._serving.get(name) is not model:
+                logs.models.error("The new runner of {} failed, and the old one goes on: {}", name, error.message)
+                await model.stop(0)
+            raise
+        finally:
+            self.successors.pop(name, None)
+
+    async def _retire_when_ready(self, model: Supervised, victims: list[Supervised]) -> None:
+        with contextlib.suppress(ServiceError):  # it did not load after all: they stay
+            await model.wait_ready()
+            for victim in victims:
+                self.retire(victim, f"{model.entry.name} takes its place")
+
+    async def _leave(self, model: Supervised) -> None:
+        try:
+            await model.drain(self._settings.request_timeout)
+        finally:
+            self._leaving.pop(model, None)
+
+    def _supervise(self, entry: ModelEntry, plan: Plan, engines: list[str]) -> Supervised:
+        attempts = [Attempt(self._planner.spec(entry, plan._replace(engine=engine)), plan.fit.need.total) for engine in engines]
+        model = Supervised(entry, attempts, self._planner.environ())
+        self._loading.add(model)
+        self._keep(self._forget_loading(model))
+        return model
+
+    async def _forget_loading(self, model: Supervised) -> None:
+        with contextlib.suppress(ServiceError):
+            await model.wait_ready()
+        self._loading.discard(model)
+
+    def _all(self) -> set[Supervised]:
+        return {*self._serving.values(), *self._loading, *self._leaving}
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quietly(task: asyncio.Task[Supervised]) -> None:
+    """Its failure is logged and kept where it happened; whoever waits for it gets it too."""
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
+
+
+async def _is_busy(model: Supervised) -> bool:
+    stats = await model.stats()
+    return model.state == "loading" or bool(stats and stats.running + stats.waiting)
+
+
+def _footprint(model: Supervised) -> int:
+    return memory.private_bytes(model.pid) + memory.mapped_bytes(model.pid) if model.pid else 0
+
+
+def _without(room: Memory, models: Iterable[Supervised]) -> Memory:
+    """The memory there would be without some models."""
+    freed = sum(model.expected_bytes if room.kind == "cuda" else _footprint(model) for model in models)
+    return room._replace(free=room.free + freed)

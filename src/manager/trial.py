@@ -1,0 +1,38 @@
+"""Loads a model once, in a runner of its own and without a server, to see that it does. Keeps nothing."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from src.catalog import Catalog, ModelEntry
+from src.errors import ModelLoadFailed
+from src.manager.planning import Planner
+from src.manager.supervise import Attempt, Supervised
+from src.settings import Settings
+
+
+def try_out(folder: Path, settings: Settings) -> str | None:
+    """Load what lies in a folder and let it answer a first prompt. None, or why this machine cannot try it at all.
+
+    Raises ServiceError where it can, and the model does not load.
+    """
+    entry = Catalog(folder.parent).scan().get(folder.name)
+    if entry is None or entry.problem:
+        raise ModelLoadFailed(f"{folder.name} is broken: {entry.problem if entry else 'it holds no model'}")
+    with tempfile.TemporaryDirectory(prefix="inference-") as run_dir:
+        planner = Planner(settings.model_copy(update={"context_length": 512, "max_parallel_sequences": 1}), Path(run_dir))
+        if why_not := planner.why_not(entry):
+            return why_not
+        engine = planner.engines(entry)[0]
+        plan = planner.plan(entry, engine, planner.available(engine, [], 0))
+        attempt = Attempt(planner.spec(entry, plan), plan.fit.need.total)
+        asyncio.run(_load(entry, attempt, planner.environ()))
+    return None
+
+
+async def _load(entry: ModelEntry, attempt: Attempt, environ: dict[str, str]) -> None:
+    model = Supervised(entry, [attempt], environ)
+    try:
+        await model.wait_ready()
+    finally:
+        await model.stop(grace=10)

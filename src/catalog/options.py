@@ -34,7 +34,7 @@ class ModelOptions(BaseModel):
     max_parallel_sequences: int | None = Field(None, strict=True, ge=1, le=256, description="in place of MAX_PARALLEL_SEQUENCES")
     chat_template: Path | None = Field(None, description="a Jinja file in the models folder, in place of the model's own")
     tool_format: Name | None = Field(None, description="how the model writes tool calls, where its template does not tell")
-    lora: tuple[Path, ...] = Field((), description="LoRA adapters in the models folder")
+    lora: tuple[Path, ...] = Field((), description="LoRA adapters in the models folder (GGUF, for llama_cpp)")
     pinned: bool = Field(False, strict=True, description="never unloaded to make room or for being idle")
     ttl: float | None = Field(None, strict=True, ge=0, description="in place of MODEL_IDLE_SECONDS")
     # Of requests that do not say otherwise.

@@ -22,6 +22,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory_fraction: float = 0.8  # of the memory MLX may use
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
+    lora: tuple[str, ...] = ()  # files of LoRA adapters, all applied
     step_delay: float = 0.0  # seconds an echo step takes
 
 

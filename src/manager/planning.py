@@ -45,10 +45,12 @@ class Planner:
         if options.engine and wanted != "echo":
             wanted, asked = options.engine, f'engine = "{options.engine}" in models.toml'
         chosen = engines.choose(wanted, entry.format, asked)
-        if options.lora:
-            raise ModelLoadFailed(f"{chosen} takes no LoRA adapters here: remove lora of {entry.name} from models.toml.")
+        if options.lora and chosen != "llama_cpp":
+            raise ModelLoadFailed(
+                f"{chosen} takes no LoRA adapters here, llama_cpp does: remove lora of {entry.name} from models.toml, or use a GGUF."
+            )
         others = [name for name, reason in engines.reasons(entry.format).items() if reason is None and name != chosen]
-        return [chosen, *(others if settings.engine_fallback else ())]
+        return [chosen, *(others if settings.engine_fallback and not options.lora else ())]
 
     def why_not(self, entry: ModelEntry) -> str | None:
         """Why no engine here can run a model; None where one can."""
@@ -93,6 +95,7 @@ class Planner:
                 memory_fraction=settings.mlx_memory_fraction,
                 kv_type=settings.kv_cache_type,
                 step_time_target=settings.step_time_target_ms / 1000,
+                lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
                 step_delay=settings.echo_step_ms / 1000,
             ),
         )

@@ -11,8 +11,10 @@ TOLERANCE = 0.4
 
 
 class GreedyReference:
-    def __init__(self, model_path: Path, context_length: int) -> None:
-        self._llama = llama_cpp.Llama(str(model_path), n_ctx=context_length, n_threads=2, verbose=False)
+    def __init__(self, model_path: Path, context_length: int, lora_path: Path | None = None) -> None:
+        self._llama = llama_cpp.Llama(
+            str(model_path), n_ctx=context_length, n_threads=2, lora_path=str(lora_path) if lora_path else None, verbose=False
+        )
 
     def shortfall(self, tokens: list[int], drawn: list[int]) -> float:
         """By how much the logit of a drawn token lies below the best one at its place, at worst."""

@@ -66,6 +66,7 @@ class LoadedModel:
         self.n_swa = ll.llama_model_n_swa(self.model)
         self.end_tokens = [token for token in range(self.n_vocab) if ll.llama_vocab_is_eog(self.vocab, token)]
         self.candidates = Candidates(self.n_vocab)
+        adapters = [self._load_adapter(path, name) for path in options.lora]  # before a context is made
         kv_types = self._kv_types(options.kv_type)
         self.context_length, self.slots = _plan(self.model, options, kv_types, memory, name)
         self.context = self._make_context(options, kv_types)
@@ -76,7 +77,20 @@ class LoadedModel:
                 f"llama.cpp cannot make a context of {self.slots} × {self.context_length} tokens for {name}: "
                 f"{'; '.join(_errors) or 'no reason given'}. Lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES, or try another KV_CACHE_TYPE."
             )
+        if adapters:
+            scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
+            ll.llama_set_adapters_lora(self.context, (ll.llama_adapter_lora_p_ctypes * len(adapters))(*adapters), len(adapters), scales)
         self.memory = ll.llama_get_memory(self.context)
+
+    def _load_adapter(self, path: str, name: str) -> Any:
+        """It is freed with the model."""
+        adapter = ll.llama_adapter_lora_init(self.model, path.encode())
+        if not adapter:
+            raise ModelLoadFailed(
+                f"llama.cpp cannot apply the LoRA adapter {Path(path).name} to {name}: {'; '.join(_errors) or 'no reason given'}. "
+                "It has to be a GGUF made from an adapter of this very model."
+            )
+        return adapter
 
     def _kv_types(self, kv_type: str) -> KVTypes:
         if kv_type == "auto":

@@ -19,6 +19,15 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     frequency_penalty: float = 0.0  # on completion tokens
     repetition_penalty: float = 1.0  # on prompt and completion tokens; 1 is off
     ignore_eos: bool = False
+    logit_bias: dict[int, float] = {}  # token: what is added to its logit
+    stop_tokens: list[int] = []  # any of them ends the completion, as the model's own end tokens do
+    min_tokens: int = 0  # completion tokens before which it cannot end
+    logprobs: int | None = None  # tell the drawn token's logprob, and those of so many of the likeliest; None: tell none
+
+
+def nth_seed(seed: int, index: int) -> int:
+    """The seed of a request's choice number `index`: a signed 64-bit integer again."""
+    return (seed + index + 2**63) % 2**64 - 2**63
 
 
 def mix_seed(seed: int, position: int) -> int:

@@ -37,14 +37,14 @@ from src.protocol import (
 from src.sampling import SamplingParams
 
 HELLO = Delta(text="hello")
-READY = ModelReady(model="m", socket="/nowhere/m.sock", engine="echo")
+READY = ModelReady(model="m", socket="/nowhere/m.sock", engine="echo", fingerprint="fp_1")
 STATUS = ServiceStatus(models=[], default_model=None, uptime_seconds=1, load_on_demand=True)
-REQUEST = Generate(prompt=TextPrompt(text="x"), sampling=SamplingParams(seed=1))
+REQUEST = Generate(prompts=[TextPrompt(text="x")], sampling=SamplingParams(seed=1))
 EVENTS = [
     Started(prompt_tokens=1, cached_tokens=0, queue_seconds=0),
     Delta(text="a"),
     Delta(text="b"),
-    Finished(reason="stop", prompt_tokens=1, completion_tokens=2, cached_tokens=0),
+    Finished(prompt_tokens=1, completion_tokens=2, cached_tokens=0),
 ]
 
 
@@ -356,7 +356,7 @@ def test_no_exchange_leaves_a_file_open_however_it_ends(path, http):
 
 def test_a_generation_gives_its_events_and_may_be_closed_twice(path):
     with Peer(path, sends(*map(encode, EVENTS))) as peer:
-        generation = Generation(ModelReady(model="m", socket=peer.path, engine="echo"), REQUEST, soon(), None)
+        generation = Generation(ModelReady(model="m", socket=peer.path, engine="echo", fingerprint="fp_1"), REQUEST, soon(), None)
         events = iter(generation)
         assert [next(events) for _ in EVENTS] == EVENTS
         generation.close()

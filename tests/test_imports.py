@@ -14,7 +14,7 @@ ALLOWED = {
     "errors": set(),
     "sampling": set(),
     "spec": {"engines.base"},
-    "protocol": {"errors", "sampling"},
+    "protocol": {"protocol", "errors", "sampling"},
     "client": {"protocol", "errors"},
     "catalog": {"catalog", "errors"},
     "download": {"download"},

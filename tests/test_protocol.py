@@ -13,10 +13,12 @@ from src.protocol import (
     AskStats,
     AskStatus,
     ChatPrompt,
+    Constraint,
     Delta,
     Download,
     DownloadList,
     DownloadProgress,
+    Ended,
     Failed,
     Finished,
     Generate,
@@ -41,7 +43,9 @@ from src.protocol import (
     Started,
     Switch,
     TextPrompt,
+    TokenLogprob,
     TokenPrompt,
+    ToolCallDelta,
     Unload,
     Unloaded,
     decode,
@@ -75,13 +79,30 @@ STATUS = ServiceStatus(
 UNICODE = 'a\n"\\\u0000\u2028é😀\ufdd0'
 
 MESSAGES = [
-    (Generate(prompt=ChatPrompt(messages=[{"role": "user", "content": UNICODE}]), sampling=SAMPLING, stop=[UNICODE]), RunnerRequest),
-    (Generate(prompt=TextPrompt(text=UNICODE), sampling=SAMPLING, max_tokens=2**31 - 1), RunnerRequest),
-    (Generate(prompt=TokenPrompt(tokens=[0, 2**31 - 1]), sampling=SamplingParams(seed=2**63 - 1)), RunnerRequest),
+    (Generate(prompts=[ChatPrompt(messages=[{"role": "user", "content": UNICODE}])], sampling=SAMPLING, stop=[UNICODE]), RunnerRequest),
+    (Generate(prompts=[TextPrompt(text=UNICODE)], sampling=SAMPLING, max_tokens=2**31 - 1), RunnerRequest),
+    (Generate(prompts=[TokenPrompt(tokens=[0, 2**31 - 1])], sampling=SamplingParams(seed=2**63 - 1)), RunnerRequest),
     (AskStats(), RunnerRequest),
+    (
+        Generate(
+            prompts=[TextPrompt(text="a")], sampling=SAMPLING, n=2, constraint=Constraint(form="regex", source=UNICODE), resume=[[1], []]
+        ),
+        RunnerRequest,
+    ),
     (Started(prompt_tokens=1, cached_tokens=0, queue_seconds=0.25), RunnerEvent),
     (Delta(text=UNICODE), RunnerEvent),
-    (Finished(reason="stop", prompt_tokens=1, completion_tokens=2, cached_tokens=0), RunnerEvent),
+    (
+        Delta(
+            index=1,
+            reasoning=UNICODE,
+            tool_calls=[ToolCallDelta(index=0, id="call_1", name=UNICODE, arguments="{}"), ToolCallDelta(index=0, arguments=UNICODE)],
+            logprobs=[TokenLogprob(token="a", logprob=-0.5, bytes=[97], top=[TokenLogprob(token="b", logprob=-1, bytes=[98])])],
+            tokens=[1, 2],
+        ),
+        RunnerEvent,
+    ),
+    (Ended(index=2, reason="tool_calls"), RunnerEvent),
+    (Finished(prompt_tokens=1, completion_tokens=2, cached_tokens=0), RunnerEvent),
     (Failed(status=429, type="rate_limit_error", code=None, message=UNICODE, param="n", retry_after=1), RunnerEvent),
     (STATS, RunnerEvent),
     (RunnerReady(context_length=4096, device="cpu", engine_version="1.0", load_seconds=0.5), RunnerReport),
@@ -97,7 +118,7 @@ MESSAGES = [
     (DownloadProgress(name="x", repo="a/x", source="modelscope", stage="failed", reason=UNICODE), ManagerEvent),
     (DownloadList(downloads=[DownloadProgress(name="x", repo="a/x", source="modelscope", stage="done")]), ManagerEvent),
     (AskStatus(detail=True), ManagerRequest),
-    (ModelReady(model="größe", socket="/tmp/x.sock", engine="echo", sampling={"temperature": 0.5}), ManagerEvent),
+    (ModelReady(model="größe", socket="/tmp/x.sock", engine="echo", fingerprint="fp_1", sampling={"temperature": 0.5}), ManagerEvent),
     (LoadProgress(model="größe", stage="reading_weights", bytes_read=1, bytes_total=2**40), ManagerEvent),
     (Unloaded(model=UNICODE), ManagerEvent),
     (ModelPlan(model="größe", fits=False, engines={"mlx": "why", "vllm": None}, reason=UNICODE), ManagerEvent),
@@ -116,7 +137,7 @@ def test_a_message_survives_the_socket_as_one_line(message, kind):
 
 def test_every_message_is_tried_above():
     kinds = {kind for kind in vars(protocol).values() if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message}
-    nested = {ChatPrompt, TextPrompt, TokenPrompt, ModelState, ProcessUse}  # parts of others
+    nested = {ChatPrompt, TextPrompt, TokenPrompt, Constraint, ModelState, ProcessUse}  # parts of others
     assert {type(message) for message, _ in MESSAGES} | nested == kinds
 
 
@@ -144,7 +165,7 @@ sampling = st.builds(
 
 @given(prompts, sampling, st.none() | st.integers(1, 2**31 - 1), st.lists(st.text(min_size=1)))
 def test_any_request_to_generate_survives_the_socket(prompt, sampling, max_tokens, stop):
-    request = Generate(prompt=prompt, sampling=sampling, max_tokens=max_tokens, stop=stop)
+    request = Generate(prompts=[prompt], sampling=sampling, max_tokens=max_tokens, stop=stop)
     assert decode(encode(request), RunnerRequest) == request
 
 

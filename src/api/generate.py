@@ -9,12 +9,12 @@ import flask
 
 from src.api import failures
 from src.api.record import Record, record
-from src.api.render import Renderer, server_sent_events
+from src.api.render import Renderer, Wants, server_sent_events
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
 from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, ModelReady, Started
+from src.protocol import Delta, Finished, Generate, ModelReady, Started
 
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 
@@ -22,7 +22,7 @@ CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the m
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     of = record()
-    ready, generation = _ask(request)
+    ready, asked, generation = _ask(request)
     try:
         of.model = ready.model
         events = _noted(generation, of)
@@ -31,7 +31,8 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
             id=f"{prefix}-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=ready.model,
-            include_usage=request.include_usage or not request.stream,
+            fingerprint=ready.fingerprint,
+            wants=_wants(request, asked),
         )
         chunks = renderer.chunks(_chain(first, events))
         if not request.stream:
@@ -50,17 +51,28 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
     return response
 
 
-def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generation]:
+def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
     deadline, client = service().deadline(), client_socket()
     for attempt in range(CONNECT_TRIES):
         ready = service().manager.resolve(request.model, deadline, client)
         try:
-            return ready, Generation(ready, request.generate(ready.sampling), deadline, client)
+            asked = request.generate(ready.sampling)
+            return ready, asked, Generation(ready, asked, deadline, client)
         except EngineUnavailable:
             if attempt == CONNECT_TRIES - 1:
                 raise
             time.sleep(0.1)  # till the manager has noticed too
     raise AssertionError("unreachable")
+
+
+def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
+    return Wants(
+        choices=asked.n * len(asked.prompts),
+        logprobs=asked.sampling.logprobs is not None,
+        usage=request.include_usage or not request.stream,
+        running_usage=request.usage_in_every_chunk,
+        timings=bool(request.timings),
+    )
 
 
 def _noted(events: Generation, of: Record) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -26,6 +27,24 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     step_delay: float = 0.0  # seconds an echo step takes
 
 
+class Grammar(Protocol):
+    """What one job may draw, token by token; it has taken in the job's completion so far. For one thread at a time.
+
+    An engine either asks `allowed` before each draw and tells it what was drawn, or has its library follow `source`.
+    """
+
+    source: str  # llguidance's form of it, Lark or JSON
+
+    def allowed(self) -> bytes:
+        """A bit for each token of the vocabulary, the lowest of a byte first. An end token is allowed where the answer may end.
+
+        Raises EngineError where the grammar has become too large to follow.
+        """
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token. Raises EngineError for one that was not allowed."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence the engine works on.
 
@@ -37,7 +56,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     max_tokens: int  # completion tokens still to be drawn, at least 1
     sampling: SamplingParams
+    grammar: Grammar | None = None
     key: str = ""  # whose job it is: places are shared out fairly between keys
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """Natural logarithms of the model's own probabilities, before temperature, penalties, biases and grammar."""
+
+    drawn: float
+    top: list[tuple[int, float]]  # (token, logprob) of the likeliest, in order
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +77,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     job_id: int
     token: int | None = None
     cached_tokens: int | None = None
-    finish: str | None = None  # "stop": an end-of-generation token was drawn; "length": max_tokens or the context is used up
+    logprobs: Logprobs | None = None  # of the token, where the job wants them
+    finish: str | None = None  # "stop": a token was drawn that ends the completion; "length": max_tokens or the context is used up
     error: EngineError | None = None
 
 

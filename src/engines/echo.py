@@ -2,7 +2,7 @@
 
 import time
 
-from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
+from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
 from src.engines.queue import JobQueue
 from src.errors import EngineError
 
@@ -10,7 +10,10 @@ END_TOKEN = 256  # the byte tokenizer's end token
 
 
 class EchoEngine(Engine):
-    """Answers with the prompt's tokens, then the end token; with ignore_eos, with the prompt over and over."""
+    """Answers with the prompt's tokens, then the end token; with ignore_eos, with the prompt over and over.
+
+    Where a grammar does not allow the token that is due, it draws the end token or else the first that is allowed.
+    """
 
     device = "cpu"
 
@@ -42,18 +45,24 @@ class EchoEngine(Engine):
     def _advance(self, job: Job, drawn: int) -> Step:
         # What a resumed job has drawn before counts on in the replay.
         at = len(job.tokens) - job.prompt_tokens + drawn
-        ended = at >= job.prompt_tokens and not job.sampling.ignore_eos
+        sampling = job.sampling
+        ended = at >= max(job.prompt_tokens, sampling.min_tokens) and not sampling.ignore_eos
         token = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
+        if job.grammar:
+            token = _nearest(token, job.grammar.allowed())
+            job.grammar.accept(token)
         drawn += 1
         self._generated += 1
-        finish = "stop" if token == END_TOKEN else None
+        may_end = at >= sampling.min_tokens
+        finish = "stop" if token == END_TOKEN or (may_end and token in sampling.stop_tokens) else None
         if finish is None and (drawn == job.max_tokens or len(job.tokens) + drawn >= self.context_length):
             finish = "length"
         if finish:
             del self._running[job.id]
         else:
             self._running[job.id] = (job, drawn)
-        return Step(job_id=job.id, token=token, cached_tokens=0 if drawn == 1 else None, finish=finish)
+        logprobs = None if sampling.logprobs is None else Logprobs(0.0, [(token, 0.0)][: sampling.logprobs])
+        return Step(job_id=job.id, token=token, cached_tokens=0 if drawn == 1 else None, logprobs=logprobs, finish=finish)
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -71,6 +80,15 @@ class EchoEngine(Engine):
 
     def close(self) -> None:
         self._running.clear()
+
+
+def _nearest(wanted: int, allowed: bytes) -> int:
+    """The token wanted, else the end token, else the first one; the first of these that is allowed."""
+    candidates: list[int] = [wanted, END_TOKEN, *range(END_TOKEN)]
+    for token in candidates:
+        if allowed[token // 8] >> token % 8 & 1:
+            return token
+    raise EngineError("The grammar allows no token at all.")
 
 
 def load(options: EngineOptions) -> Engine:

@@ -1,6 +1,7 @@
 """What can be asked of the manager: resolve, load, unload, switch, replace, by a model's name. Knows nothing of sockets."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,8 +165,19 @@ def _differs(loaded: ModelEntry, found: ModelEntry) -> bool:
 
 
 def _ready(model: Supervised) -> ModelReady:
-    sampling = model.entry.options.sampling()
-    return ModelReady(model=model.entry.name, socket=model.spec.socket, engine=model.spec.engine, sampling=sampling)
+    return ModelReady(
+        model=model.entry.name,
+        socket=model.spec.socket,
+        engine=model.spec.engine,
+        fingerprint=_fingerprint(model),
+        sampling=model.entry.options.sampling(),
+    )
+
+
+def _fingerprint(model: Supervised) -> str:
+    """OpenAI's system_fingerprint: the same for the same files, options, engine and version of it."""
+    parts = (model.entry.version, model.entry.options, model.spec.engine, model.ready and model.ready.engine_version)
+    return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 async def load_default(manager: Manager) -> ModelReady | None:

@@ -95,7 +95,7 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
 
 async def _answer_canary(generator: Generator) -> None:
     """One token on the path of every request: a model that cannot draw it is not ready. Raises ModelLoadFailed, ServiceError."""
-    request = Generate(prompt=TextPrompt(text="Hello"), sampling=SamplingParams(seed=0, temperature=0, ignore_eos=True), max_tokens=1)
+    request = Generate(prompts=[TextPrompt(text="Hello")], sampling=SamplingParams(seed=0, temperature=0, ignore_eos=True), max_tokens=1)
     async for event in generator.generate(request):
         if isinstance(event, Finished) and event.completion_tokens == 1:
             return

@@ -1,17 +1,44 @@
-"""One request's life in a runner: text in, job, steps, text out. Knows nothing of sockets or of how an engine works."""
+"""One request's life in a runner: prompts in, jobs, steps, text out. Knows nothing of sockets or of how an engine works."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
 
-from src.engines.base import Job, Step
+import msgspec
+
+from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Finished, Generate, Started, TextPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
-from src.text.decode import StopMachine, Utf8Decoder
+from src.sampling import nth_seed
+from src.text.channels import PlainText
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
+
+Event = Started | Delta | Ended | Finished
+
+
+@dataclass
+class _Answer:
+    """A choice and its job."""
+
+    prompt: list[int]
+    choice: Choice
+    first: bool  # of its prompt's choices
+    job_id: int | None = None  # None: it needs none
+    cached_tokens: int = 0
+
+
+@dataclass
+class _Clock:
+    """When what happened, in monotonic seconds."""
+
+    started: float | None = None
+    first_token: float | None = None
+    ended: float = field(default_factory=time.monotonic)
 
 
 class Generator:
@@ -23,27 +50,124 @@ class Generator:
         self._template = template
         self._context_length = context_length
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Started | Delta | Finished, None]:
-        """The events of one request. Closing the iterator cancels the job. Raises ServiceError."""
+    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
         received = time.monotonic()
+        self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
-        prompt = await asyncio.to_thread(self._encode, request)
-        room = self._room(prompt, "messages" if isinstance(request.prompt, ChatPrompt) else "prompt")
-        max_tokens = min(request.max_tokens or room, room)
-        job_id, mailbox = self._loop.submit(
-            lambda id: Job(
-                id=id, tokens=prompt, prompt_tokens=len(prompt), max_tokens=max_tokens, sampling=request.sampling, key=request.key
-            )
-        )
+        prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
+        answers = [
+            _Answer(prompt, Choice(index * request.n + choice, request, self._tokenizer, PlainText()), first=choice == 0)
+            for index, prompt in enumerate(prompts)
+            for choice in range(request.n)
+        ]
+        mailbox = Mailbox()
         try:
-            async with contextlib.aclosing(self._follow(request, len(prompt), mailbox, received)) as events:
+            for answer in answers:
+                self._begin(answer, request, mailbox)
+            async with contextlib.aclosing(self._follow(request, answers, mailbox, received)) as events:
                 async for event in events:
                     yield event
         finally:
-            self._loop.cancel(job_id)
+            for answer in answers:
+                if answer.job_id is not None:
+                    self._loop.cancel(answer.job_id)
 
-    def _encode(self, request: Generate) -> list[int]:
-        prompt = request.prompt
+    async def _follow(self, request: Generate, answers: list[_Answer], mailbox: Mailbox, received: float) -> AsyncGenerator[Event, None]:
+        clock = _Clock()
+        prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
+        waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
+
+        def start(cached_tokens: int) -> Iterator[Event]:
+            clock.started = time.monotonic()
+            yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=clock.started - received)
+            for answer in answers:
+                if request.echo and not request.resume:
+                    yield Delta(index=answer.choice.index, text=self._text_of(answer.prompt))
+                if answer.job_id is None:
+                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+
+        if not waiting:
+            for event in start(0):
+                yield event
+        while waiting:
+            moved: dict[int, _Answer] = {}
+            for step in await mailbox.take():
+                if step.error:
+                    raise step.error
+                answer = waiting.get(step.job_id)
+                if answer is None or answer.choice.finish:
+                    continue  # a stop string came: what was drawn before its job was cancelled is of no use
+                if step.cached_tokens is not None:
+                    answer.cached_tokens = step.cached_tokens
+                if clock.started is None:
+                    for event in start(answer.cached_tokens):
+                        yield event
+                if step.token is not None and clock.first_token is None:
+                    clock.first_token = time.monotonic()
+                answer.choice.push(step)
+                moved[step.job_id] = answer
+            for job_id, answer in moved.items():
+                if delta := answer.choice.take():
+                    yield delta
+                if answer.choice.finish:
+                    del waiting[job_id]
+                    self._loop.cancel(job_id)
+                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+        clock.ended = time.monotonic()
+        yield _finished(answers, prompt_tokens, clock)
+
+    def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox) -> None:
+        """Submit the choice's job, unless it is through: then only its end was not told before it was resumed."""
+        choice, prompt = answer.choice, answer.prompt
+        known = request.resume[choice.index] if request.resume else []
+        choice.replay(known)
+        room = self._context_length - len(prompt)
+        most = min(request.max_tokens or room, room)
+        if choice.finish is None and len(known) >= most:
+            choice.finish = "length"
+        if choice.finish:
+            return
+        sampling = msgspec.structs.replace(request.sampling, seed=nth_seed(request.sampling.seed, choice.index))
+        grammar = self._grammar(request, known)
+        answer.job_id = self._loop.submit(
+            lambda id: Job(
+                id=id,
+                tokens=prompt + known,
+                prompt_tokens=len(prompt),
+                max_tokens=most - len(known),
+                sampling=sampling,
+                grammar=grammar,
+                key=request.key,
+            ),
+            mailbox,
+        )
+
+    def _grammar(self, request: Generate, known: list[int]) -> Grammar | None:
+        if request.constraint:
+            raise UnsupportedField("Structured output is not supported yet.", request.constraint.param)
+        return None
+
+    def _text_of(self, tokens: list[int]) -> str:
+        return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
+
+    def _check_tokens(self, request: Generate) -> None:
+        size = self._tokenizer.vocab_size
+        for param, tokens in (("logit_bias", request.sampling.logit_bias), ("stop_token_ids", request.sampling.stop_tokens)):
+            if not all(0 <= token < size for token in tokens):
+                raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {size}.", param)
+
+    def _encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
+        """The prompt's tokens, some and not too many."""
+        param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+        tokens = self._tokens_of(prompt)
+        if not tokens:
+            raise InvalidValue("The prompt is empty.", param)
+        if len(tokens) >= self._context_length:
+            raise self._too_long(str(len(tokens)), param)
+        return tokens
+
+    def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         if isinstance(prompt, ChatPrompt):
             if self._template is None:
                 raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
@@ -62,14 +186,6 @@ class Generator:
         if self._tokenizer.surely_exceeds(text, self._context_length):
             raise self._too_long(f"more than {self._context_length}", param)
 
-    def _room(self, prompt: list[int], param: str) -> int:
-        """Completion tokens that fit beside the prompt."""
-        if not prompt:
-            raise InvalidValue("The prompt is empty.", param)
-        if len(prompt) >= self._context_length:
-            raise self._too_long(str(len(prompt)), param)
-        return self._context_length - len(prompt)
-
     def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(
             f"The prompt has {length} tokens, but this model's context is {self._context_length} tokens "
@@ -77,37 +193,15 @@ class Generator:
             param,
         )
 
-    async def _follow(
-        self, request: Generate, prompt_tokens: int, mailbox: Mailbox, received: float
-    ) -> AsyncGenerator[Started | Delta | Finished, None]:
-        decoder, stops = Utf8Decoder(), StopMachine(request.stop)
-        completion_tokens = cached_tokens = 0
-        started = False
-        while True:
-            steps = await mailbox.take()
-            text, finish = "", None
-            for step in steps:
-                if step.error:
-                    raise step.error
-                if not started:
-                    started = True
-                    cached_tokens = step.cached_tokens or 0
-                    waited = time.monotonic() - received
-                    yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=waited)
-                if step.token is not None:
-                    completion_tokens += 1
-                    text += stops.push(decoder.push(self._bytes_of(step)))
-                finish = "stop" if stops.stopped else step.finish
-                if finish:
-                    break
-            if finish:
-                text += stops.push(decoder.flush()) + stops.flush()
-            if text:
-                yield Delta(text=text)
-            if finish:
-                yield Finished(reason=finish, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cached_tokens=cached_tokens)
-                return
 
-    def _bytes_of(self, step: Step) -> bytes:
-        # The end token says that the answer ends; it is not part of it.
-        return b"" if step.token is None or step.finish == "stop" else self._tokenizer.piece(step.token)
+def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:
+    assert clock.started
+    first_token = clock.first_token or clock.ended
+    return Finished(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=sum(answer.choice.completion_tokens for answer in answers),
+        cached_tokens=sum(answer.cached_tokens for answer in answers if answer.first),
+        reasoning_tokens=sum(answer.choice.reasoning_tokens for answer in answers),
+        prefill_seconds=first_token - clock.started,
+        decode_seconds=clock.ended - first_token,
+    )

@@ -17,7 +17,7 @@ RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
 
 
 class Mailbox:
-    """Steps of one job, on their way from the engine to its request. Steps that wait are taken together."""
+    """Steps of a request's jobs, on their way from the engine to it. Steps that wait are taken together."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
@@ -70,13 +70,13 @@ class EngineLoop:
         self._thread.start()
         return await self._loaded
 
-    def submit(self, make_job: Callable[[int], Job]) -> tuple[int, Mailbox]:
-        """Queue the job that `make_job` makes for a fresh id."""
+    def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox) -> int:
+        """Queue the job that `make_job` makes for a fresh id, which is returned; its steps come to the mailbox."""
         self._next_id += 1
         job = make_job(self._next_id)
-        mailbox = self._mailboxes[job.id] = Mailbox()
+        self._mailboxes[job.id] = mailbox
         self._commands.put(_Add(job))
-        return job.id, mailbox
+        return job.id
 
     def cancel(self, job_id: int) -> None:
         """Forget a job. Of a finished one only its mailbox is left to forget."""

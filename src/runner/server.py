@@ -20,7 +20,7 @@ class RunnerServer:
         self._loop = loop
         self._generator = generator
         self._max_requests = max_requests
-        self._open = 0  # requests running and waiting
+        self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
     async def bind(self, path: str) -> None:
@@ -85,14 +85,16 @@ class RunnerServer:
                 await writer.drain()
 
     async def _events(self, request: Generate) -> AsyncGenerator[Message, None]:
-        if self._open >= self._max_requests:
+        choices = request.n * len(request.prompts)
+        if self._open + choices > self._max_requests:
             error = TooManyRequests(
-                f"{self._open} requests are running or waiting on this model, the most that MAX_CONCURRENT_REQUESTS allows.",
+                f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
+                f"the {self._max_requests} that MAX_CONCURRENT_REQUESTS allows.",
                 retry_after=1,
             )
             yield Failed.of(error)
             return
-        self._open += 1
+        self._open += choices
         try:
             async with contextlib.aclosing(self._generator.generate(request)) as events:
                 async for event in events:
@@ -100,7 +102,7 @@ class RunnerServer:
         except ServiceError as error:
             yield Failed.of(error)
         finally:
-            self._open -= 1
+            self._open -= choices
 
     def stats(self) -> RunnerStats:
         stats = self._loop.stats()

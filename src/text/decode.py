@@ -29,9 +29,11 @@ class StopMachine:
     So a text stops at the same place whether it comes by the character or at once, and never waits for a longer match.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, included: bool = False) -> None:
+        """`included`: the stop string is a part of the text."""
         assert all(stops)
         self.stopped = False
+        self._included = included
         self._stops = [_Stop(text) for text in stops]
         self._held = ""  # the end of the text so far, where it is the beginning of a stop string
 
@@ -44,10 +46,15 @@ class StopMachine:
             complete = [len(stop.text) for stop in self._stops if stop.advance(character)]
             if complete:
                 self.stopped, self._held = True, ""
-                return known[: end - max(complete)]
+                return known[:end] if self._included else known[: end - max(complete)]
         sure = len(known) - max(stop.matched for stop in self._stops)
         self._held = known[sure:]
         return known[:sure]
+
+    @property
+    def held(self) -> int:
+        """Characters held back."""
+        return len(self._held)
 
     def flush(self) -> str:
         """What was held back: the text has ended, so it was no stop string."""

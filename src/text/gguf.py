@@ -61,6 +61,9 @@ class GGUFTokenizer(Tokenizer):
     def _text(self, token: int) -> str:
         return ll.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
 
+    def _special_text(self, token: int) -> str:
+        return self._text(token)
+
     def _find_special_texts(self) -> Iterator[str]:
         for token in range(self.vocab_size):
             attributes = ll.llama_vocab_get_attr(self._vocab, token)

@@ -91,6 +91,10 @@ class HFTokenizer(Tokenizer):
             return bytes.fromhex(byte[1])
         return str(text).replace(SPACE, " ").encode()
 
+    def _special_text(self, token: int) -> str:
+        added = self._added.get(token)
+        return str(added.content) if added else ""
+
     def close(self) -> None:
         del self._vocabulary
 

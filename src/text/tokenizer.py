@@ -49,6 +49,14 @@ class Tokenizer(ABC):
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for, perhaps only a part of a character. b"" for control tokens."""
 
+    def name(self, token: int) -> bytes:
+        """What a token is called where it is shown: its bytes, or a control token's text."""
+        return self.piece(token) or self._special_text(token).encode()
+
+    @abstractmethod
+    def _special_text(self, token: int) -> str:
+        """The text of a control token; "" where it has none."""
+
     @abstractmethod
     def close(self) -> None:
         """Give its memory back. The tokenizer is of no use afterwards."""
@@ -81,6 +89,9 @@ class ByteTokenizer(Tokenizer):
 
     def piece(self, token: int) -> bytes:
         return b"" if token == self.END else bytes([token])
+
+    def _special_text(self, token: int) -> str:
+        return self.END_TEXT if token == self.END else ""
 
     def close(self) -> None:
         pass

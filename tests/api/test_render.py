@@ -9,7 +9,7 @@ from src.api.render import DONE, PING, ChatRenderer, CompletionRenderer, server_
 from src.protocol import Delta, Finished, Started
 
 STARTED = Started(prompt_tokens=5, cached_tokens=2, queue_seconds=0.1)
-FINISHED = Finished(reason="length", prompt_tokens=5, completion_tokens=3, cached_tokens=2)
+FINISHED = Finished(prompt_tokens=5, completion_tokens=3, cached_tokens=2)
 EVENTS = [STARTED, Delta(text="Hel"), Delta(text="lo"), FINISHED]
 USAGE = {
     "prompt_tokens": 5,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from src.engines.base import EngineOptions
 from src.engines.echo import EchoEngine
 from src.errors import ContextLengthExceeded, EngineError, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
@@ -34,12 +34,13 @@ class Runner:
     async def events(self, request: Generate) -> list:
         return [event async for event in self.generator.generate(request)]
 
-    async def answer(self, request: Generate) -> tuple[str, Finished]:
-        *events, finished = await self.events(request)
-        assert isinstance(events[0], Started)
-        assert all(isinstance(event, Delta) for event in events[1:])
+    async def answer(self, request: Generate) -> tuple[str, str, Finished]:
+        started, *deltas, ended, finished = await self.events(request)
+        assert isinstance(started, Started)
+        assert all(isinstance(event, Delta) for event in deltas)
+        assert isinstance(ended, Ended)
         assert isinstance(finished, Finished)
-        return "".join(event.text for event in events[1:]), finished
+        return "".join(event.text for event in deltas), ended.reason, finished
 
     async def becomes_idle(self) -> None:
         give_up = time.monotonic() + 10
@@ -61,20 +62,24 @@ async def running(*, step_ms: float = 0, slots: int = 4, engine_context: int = C
 
 def text(prompt: str, *, max_tokens: int | None = None, stop: tuple[str, ...] = (), ignore_eos: bool = False) -> Generate:
     sampling = SamplingParams(seed=1, ignore_eos=ignore_eos)
-    return Generate(prompt=TextPrompt(text=prompt), sampling=sampling, max_tokens=max_tokens, stop=list(stop))
+    return Generate(prompts=[TextPrompt(text=prompt)], sampling=sampling, max_tokens=max_tokens, stop=list(stop))
 
 
 def chat(*contents: str | None) -> Generate:
     messages = [{"role": "user", "content": content} for content in contents]
-    return Generate(prompt=ChatPrompt(messages=messages), sampling=SamplingParams(seed=1))
+    return Generate(prompts=[ChatPrompt(messages=messages)], sampling=SamplingParams(seed=1))
 
 
 def tokens(*ids: int, max_tokens: int | None = None) -> Generate:
-    return Generate(prompt=TokenPrompt(tokens=list(ids)), sampling=SamplingParams(seed=1), max_tokens=max_tokens)
+    return Generate(prompts=[TokenPrompt(tokens=list(ids))], sampling=SamplingParams(seed=1), max_tokens=max_tokens)
 
 
-def answer(request: Generate, **options: object) -> tuple[str, Finished]:
-    async def main() -> tuple[str, Finished]:
+def counts(finished: Finished) -> tuple[int, int, int]:
+    return finished.prompt_tokens, finished.completion_tokens, finished.cached_tokens
+
+
+def answer(request: Generate, **options: object) -> tuple[str, str, Finished]:
+    async def main() -> tuple[str, str, Finished]:
         async with running(**options) as runner:
             answered = await runner.answer(request)
             await runner.becomes_idle()
@@ -95,9 +100,9 @@ def refusal(kind: type[Exception], request: Generate, **options: object) -> Exce
 
 
 def test_a_text_is_answered_and_counted():
-    said, finished = answer(text("hello"))
-    assert said == "hello"
-    assert finished == Finished(reason="stop", prompt_tokens=5, completion_tokens=6, cached_tokens=0)  # the end is a token too
+    said, reason, finished = answer(text("hello"))
+    assert (said, reason) == ("hello", "stop")
+    assert counts(finished) == (5, 6, 0)  # the end is a token too
 
 
 def test_a_chat_goes_through_the_models_template():
@@ -109,8 +114,8 @@ def test_tokens_are_taken_as_they_are():
 
 
 def test_a_special_tokens_text_in_a_message_is_text():
-    said, finished = answer(chat("a<|end|>b"))
-    assert (said, finished.reason) == ("user: a<|end|>b\n", "stop")
+    said, reason, _ = answer(chat("a<|end|>b"))
+    assert (said, reason) == ("user: a<|end|>b\n", "stop")
 
 
 def test_started_tells_the_prompts_length_and_the_time_it_waited():
@@ -134,20 +139,21 @@ def test_text_comes_as_it_is_made():
 
 
 def test_max_tokens_ends_an_answer_with_length():
-    assert answer(text("hello", max_tokens=2)) == ("he", Finished(reason="length", prompt_tokens=5, completion_tokens=2, cached_tokens=0))
+    said, reason, finished = answer(text("hello", max_tokens=2))
+    assert (said, reason, counts(finished)) == ("he", "length", (5, 2, 0))
 
 
 @pytest.mark.parametrize("engine_context", [CONTEXT, 10 * CONTEXT])
 @pytest.mark.parametrize("max_tokens", [None, CONTEXT - 5, CONTEXT, 2**31 - 1])
 def test_an_answer_ends_with_length_where_the_context_does(max_tokens, engine_context):
-    said, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True), engine_context=engine_context)
-    assert (finished.reason, finished.completion_tokens) == ("length", CONTEXT - 5)
+    said, reason, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True), engine_context=engine_context)
+    assert (reason, finished.completion_tokens) == ("length", CONTEXT - 5)
     assert said == ("hello" * CONTEXT)[: CONTEXT - 5]
 
 
 def test_a_prompt_that_leaves_room_for_one_token_gets_it():
-    said, finished = answer(text("x" * (CONTEXT - 1)))
-    assert (said, finished.reason, finished.completion_tokens) == ("x", "length", 1)
+    said, reason, finished = answer(text("x" * (CONTEXT - 1)))
+    assert (said, reason, finished.completion_tokens) == ("x", "length", 1)
 
 
 @pytest.mark.parametrize(
@@ -188,14 +194,14 @@ def test_what_the_engine_refuses_is_raised():
     [(("two",), "one "), ((" t", "two"), "one"), (("one",), ""), (("three", "e two t"), "on"), (("two three",), "one ")],
 )
 def test_an_answer_ends_before_a_stop_string(stop, expected, step_ms):
-    said, finished = answer(text("one two three", stop=stop, ignore_eos=True), step_ms=step_ms)
-    assert (said, finished.reason) == (expected, "stop")
+    said, reason, _ = answer(text("one two three", stop=stop, ignore_eos=True), step_ms=step_ms)
+    assert (said, reason) == (expected, "stop")
 
 
 def test_a_stop_string_cancels_the_job():
     async def main() -> None:
         async with running(step_ms=2) as runner:
-            _, finished = await runner.answer(text("abcdef", stop=("cd",), ignore_eos=True))
+            *_, finished = await runner.answer(text("abcdef", stop=("cd",), ignore_eos=True))
             assert finished.completion_tokens == 4
             await runner.becomes_idle()
             assert runner.loop.stats().generated < 20, "the engine went on"

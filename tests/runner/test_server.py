@@ -19,6 +19,7 @@ from src.errors import ServiceError
 from src.protocol import (
     AskStats,
     Delta,
+    Ended,
     Failed,
     Finished,
     Generate,
@@ -91,12 +92,12 @@ class Runner:
 
 
 def generate(prompt: str = "hello", **fields: object) -> Generate:
-    return Generate(prompt=TextPrompt(text=prompt), sampling=SamplingParams(seed=1), **fields)
+    return Generate(prompts=[TextPrompt(text=prompt)], sampling=SamplingParams(seed=1), **fields)
 
 
 def endless() -> Generate:
     """995 tokens: 5 seconds of work for a slow runner."""
-    return Generate(prompt=TextPrompt(text="hello"), sampling=SamplingParams(seed=1, ignore_eos=True))
+    return Generate(prompts=[TextPrompt(text="hello")], sampling=SamplingParams(seed=1, ignore_eos=True))
 
 
 def to_the_end(exchange: Exchange) -> list:
@@ -143,11 +144,12 @@ def test_its_socket_is_for_its_own_user_alone(runner):
 
 def test_it_answers_a_request_and_ends_the_connection(runner):
     exchange = runner.exchange(generate())
-    started, *deltas, finished = to_the_end(exchange)
+    started, *deltas, ended, finished = to_the_end(exchange)
     assert isinstance(started, Started)
     assert started.prompt_tokens == 5
     assert text(deltas) == "hello"
-    assert finished == Finished(reason="stop", prompt_tokens=5, completion_tokens=6, cached_tokens=0)
+    assert ended == Ended(reason="stop")
+    assert (finished.prompt_tokens, finished.completion_tokens, finished.cached_tokens) == (5, 6, 0)
 
 
 def test_it_answers_many_requests_at_once(slow):
@@ -260,8 +262,8 @@ def test_sigterm_lets_running_requests_end_and_takes_no_new_ones(own):
     wait_until(lambda: not os.path.exists(own.socket), what="the end of its socket")
     with pytest.raises(OSError, match="No such file"):
         own.exchange(generate())
-    *deltas, finished = to_the_end(exchange)
-    assert (text(deltas), finished.reason) == ("x" * 100, "stop")
+    *deltas, ended, _ = to_the_end(exchange)
+    assert (text(deltas), ended) == ("x" * 100, Ended(reason="stop"))
     assert own.process.wait(10) == 0
 
 

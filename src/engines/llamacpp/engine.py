@@ -131,11 +131,15 @@ class LlamaCppEngine(Engine):
         cached, slot.cached_tokens = slot.cached_tokens, None
         if slot.todo:
             return Step(job_id=job.id, cached_tokens=cached)
-        token = sampler.draw(output, len(slot.cells))
+        try:
+            token, logprobs = sampler.draw(output, len(slot.cells))
+        except EngineError as error:  # this job's grammar
+            self._slots.release(slot)
+            return Step(job_id=job.id, cached_tokens=cached, error=error)
         slot.drawn += 1
         self._generated += 1
         finish = None
-        if token in self._model.end_tokens:
+        if token in self._model.end_tokens or token in job.sampling.stop_tokens:
             finish = "stop"
         elif slot.drawn == job.max_tokens or len(slot.cells) + 1 >= self.context_length:
             finish = "length"
@@ -143,7 +147,7 @@ class LlamaCppEngine(Engine):
             self._slots.release(slot)
         else:
             slot.todo.append(token)
-        return Step(job_id=job.id, token=token, cached_tokens=cached, finish=finish)
+        return Step(job_id=job.id, token=token, cached_tokens=cached, logprobs=logprobs, finish=finish)
 
     def _warm_up(self) -> None:
         """Compute one token, so that the first request does not wait for weights to come from disk."""

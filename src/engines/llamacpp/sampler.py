@@ -1,24 +1,34 @@
 """Drawing one job's tokens by llama.cpp's samplers. Knows nothing of slots or batches."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as ll
+import numpy as np
 
+from src.engines.base import Grammar, Job, Logprobs
+from src.engines.llamacpp.candidates import Row
 from src.engines.llamacpp.model import LoadedModel
 from src.sampling import SamplingParams, mix_seed
 
 
 class Sampler:
-    """A sampler chain: penalties, top-k, temperature, top-p, min-p (vLLM's and OpenAI's order), then the draw.
+    """Biases and masks on the logits, then a sampler chain: penalties, top-k, temperature, top-p, min-p (vLLM's and OpenAI's
+    order), and the draw.
 
     The draw itself is stateless: its generator is made anew for each token from the seed and the token's position,
     so a job replayed elsewhere goes on with the same tokens.
     """
 
-    def __init__(self, model: LoadedModel, params: SamplingParams, prompt: Sequence[int], completion: Sequence[int]) -> None:
-        """`completion` is what was drawn already, when a job is resumed."""
+    def __init__(self, model: LoadedModel, job: Job) -> None:
+        params = job.sampling
+        prompt, completion = job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :]
+        self._grammar: Grammar | None = job.grammar
+        self._logprobs = params.logprobs
+        self._bias = np.array(list(params.logit_bias), np.intp), np.array(list(params.logit_bias.values()), np.float32)
+        self._endless = np.array(model.end_tokens if params.ignore_eos else [], np.intp)
+        self._early_ends = np.array([*model.end_tokens, *params.stop_tokens], np.intp)
+        self._may_end_at = job.prompt_tokens + params.min_tokens
         self._context = model.context
         self._candidates = model.candidates
         self._few = _few_enough(model, params)
@@ -27,18 +37,12 @@ class Sampler:
         settings = ll.llama_sampler_chain_default_params()
         settings.no_perf = True
         self._chain = ll.llama_sampler_chain_init(settings)
-        if params.ignore_eos:
-            self._forbid(model.end_tokens, model.n_vocab)
         self._add_penalties(model, params, prompt, completion)
         if self._greedy:
             ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_greedy())
         else:
             self._add_filters(params)
         self._fixed = ll.llama_sampler_chain_n(self._chain)
-
-    def _forbid(self, tokens: Sequence[int], n_vocab: int) -> None:
-        biases = (ll.llama_logit_bias * len(tokens))(*(ll.llama_logit_bias(token, -math.inf) for token in tokens))
-        ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_logit_bias(n_vocab, len(tokens), biases))
 
     def _add_penalties(self, model: LoadedModel, params: SamplingParams, prompt: Sequence[int], completion: Sequence[int]) -> None:
         """Repetition counts the prompt too, presence and frequency the completion alone, as in vLLM."""
@@ -66,22 +70,39 @@ class Sampler:
         if params.min_p > 0:
             ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_min_p(params.min_p, 1))
 
-    def draw(self, output: int, position: int) -> int:
-        """The token at `position` of its sequence, from the batch's output number `output`."""
-        if self._greedy:
-            return self._select(output)
-        ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_dist(mix_seed(self._seed, position)))
-        token = self._select(output)
-        ll.llama_sampler_free(ll.llama_sampler_chain_remove(self._chain, self._fixed))
-        return token
-
-    def _select(self, output: int) -> int:
-        if not self._few:
-            return int(ll.llama_sampler_sample(self._chain, self._context, output))
+    def draw(self, output: int, position: int) -> tuple[int, Logprobs | None]:
+        """The token at `position` of its sequence, from the batch's output number `output`. Raises EngineError of the grammar."""
         row = self._candidates.row(self._context, output)
+        plain = None if self._logprobs is None else row.copy()
+        self._bend(row, position)
+        token = self._select(row, output, position)
+        if self._grammar:
+            self._grammar.accept(token)
+        return token, None if plain is None else logprobs(plain, token, self._logprobs or 0)
+
+    def _bend(self, row: Row, position: int) -> None:
+        """Biases and masks, in llama.cpp's own memory: the chain reads it from there."""
+        tokens, biases = self._bias
+        row[tokens] += biases
+        row[self._endless] = -np.inf
+        if position < self._may_end_at:
+            row[self._early_ends] = -np.inf
+        if self._grammar:
+            allowed = np.unpackbits(np.frombuffer(self._grammar.allowed(), np.uint8), count=len(row), bitorder="little")
+            row[allowed == 0] = -np.inf
+
+    def _select(self, row: Row, output: int, position: int) -> int:
         if self._few == 1:
             return int(row.argmax())
-        return self._candidates.draw(self._chain, row, self._candidates.pick(row, self._few))
+        if self._greedy:
+            return int(ll.llama_sampler_sample(self._chain, self._context, output))
+        ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_dist(mix_seed(self._seed, position)))
+        if self._few:
+            token = self._candidates.draw(self._chain, row, self._candidates.pick(row, self._few))
+        else:
+            token = int(ll.llama_sampler_sample(self._chain, self._context, output))
+        ll.llama_sampler_free(ll.llama_sampler_chain_remove(self._chain, self._fixed))
+        return token
 
     def close(self) -> None:
         ll.llama_sampler_free(self._chain)
@@ -94,6 +115,13 @@ def _few_enough(model: LoadedModel, params: SamplingParams) -> int:
     count = 1 if params.temperature == 0 else params.top_k
     if count < 1:
         return 0
-    if params.ignore_eos:
-        count += len(model.end_tokens)
     return count if count <= model.candidates.most else 0
+
+
+def logprobs(row: Row, token: int, count: int) -> Logprobs:
+    """Of the drawn token and of the `count` likeliest."""
+    wide = row.astype(np.float64)
+    total = np.logaddexp.reduce(wide)
+    top = np.argpartition(-wide, count)[:count]
+    top = top[np.lexsort((top, -wide[top]))]
+    return Logprobs(float(wide[token] - total), [(int(id), float(wide[id] - total)) for id in top])

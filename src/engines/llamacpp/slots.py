@@ -61,7 +61,7 @@ class Slots:
         slot, common = self._place(job.tokens)
         common = self._cut(slot, common)
         slot.job = job
-        slot.sampler = Sampler(self._model, job.sampling, job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :])
+        slot.sampler = Sampler(self._model, job)
         slot.todo = deque(job.tokens[common:])
         slot.drawn = 0
         slot.admitted_at = self._tick()

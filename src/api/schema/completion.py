@@ -1,0 +1,52 @@
+"""POST /v1/completions: its body."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from src.api.schema.generation import NO_DEFAULTS, GenerationRequest, TokenId
+from src.protocol import Generate, TextPrompt, TokenPrompt
+
+TokenList = Annotated[list[TokenId], Field(min_length=1)]
+MAX_PROMPTS = 64
+
+
+def _shape(value: Any) -> str:
+    if not isinstance(value, list):
+        return "as string"
+    first = value[0] if value else 0
+    return "as strings" if isinstance(first, str) else "as token lists" if isinstance(first, list) else "as tokens"
+
+
+Prompt = Annotated[
+    Annotated[str, Tag("as string")]
+    | Annotated[TokenList, Tag("as tokens")]
+    | Annotated[list[str], Field(max_length=MAX_PROMPTS), Tag("as strings")]
+    | Annotated[list[TokenList], Field(max_length=MAX_PROMPTS), Tag("as token lists")],
+    Discriminator(_shape),
+]
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: Prompt
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool | None = None
+
+    @field_validator("echo")
+    @classmethod
+    def _can_be_echoed(cls, echo: bool | None, info: ValidationInfo) -> bool | None:
+        if echo and info.data.get("logprobs") is not None:
+            raise ValueError("logprobs of the prompt are not computed, so it cannot go with logprobs")
+        return echo
+
+    def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
+        prompts = [TextPrompt(text=one) if isinstance(one, str) else TokenPrompt(tokens=one) for one in self._prompts()]
+        return self._generate(prompts, self.max_tokens, defaults, echo=bool(self.echo))
+
+    def _prompts(self) -> list[Any]:
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return [self.prompt] if is_one else list(self.prompt)
+
+    def _top_logprobs(self) -> int | None:
+        return self.logprobs

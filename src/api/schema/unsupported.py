@@ -1,0 +1,47 @@
+"""Fields that this server knows but cannot honour: refused, unless their value asks for nothing. Knows nothing of the others."""
+
+from typing import Any
+
+from src.errors import UnsupportedField
+
+# Fields of OpenAI's and the peers' APIs that would change the answer, with the values that ask for nothing.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "best_of": (None, 1),
+    "prompt_logprobs": (None,),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "reasoning_effort": (None,),
+    "verbosity": (None,),
+    "suffix": (None, ""),
+    "bad_words": (None, []),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
+    "structured_outputs": (None,),
+    "grammar": (None, ""),
+    "json_schema": (None,),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+    "continue_final_message": (None, False),
+    "add_generation_prompt": (None, True),
+    "prompt_embeds": (None,),
+    "typical_p": (None, 1, 1.0),
+    "mirostat": (None, 0),
+    "dry_multiplier": (None, 0, 0.0),
+    "xtc_probability": (None, 0, 0.0),
+}
+
+
+def refuse_unsupported(body: dict[str, Any]) -> None:
+    for name, neutral in UNSUPPORTED.items():
+        # By type too: False == 0 and True == 1 in Python, and n=true is a mistake.
+        if name in body and not any(body[name] == value and type(body[name]) is type(value) for value in neutral):
+            raise UnsupportedField(f"{name} is not supported by this server with the value given. Leave it out.", param=name)

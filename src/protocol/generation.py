@@ -1,0 +1,149 @@
+"""What a gateway asks a runner, the events that answer it, and what a runner reports to the manager. Knows no HTTP.
+
+A request for text has `n` choices for each of its prompts, numbered prompt by prompt. Its events: one Started, for each
+choice Deltas and one Ended, and one Finished; or Failed, which ends it at any time.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from src.protocol.lines import Failed, Message
+from src.sampling import SamplingParams
+
+# Requests
+
+
+class ChatPrompt(Message, frozen=True, kw_only=True):
+    """Messages for the model's chat template: {"role": str, "content": str | None, ...} each."""
+
+    messages: list[dict[str, Any]]
+
+
+class TextPrompt(Message, frozen=True, kw_only=True):
+    text: str
+
+
+class TokenPrompt(Message, frozen=True, kw_only=True):
+    tokens: list[int]
+
+
+class Constraint(Message, frozen=True, kw_only=True):
+    """What the answer has to be. `source`: a JSON schema as JSON, a regular expression, a JSON list of texts, a Lark grammar."""
+
+    form: Literal["json_schema", "regex", "choice", "lark"]
+    source: str
+    param: str = "response_format"  # what a refusal names
+
+
+class Generate(Message, frozen=True, kw_only=True):
+    prompts: list[ChatPrompt | TextPrompt | TokenPrompt]
+    sampling: SamplingParams  # of the first choice; the seed of each further one is one more
+    n: int = 1
+    max_tokens: int | None = None  # None: up to the end of the context
+    key: str = ""  # the API key's name, for fair shares; never the key
+    stop: list[str] = []
+    include_stop: bool = False  # the stop string is a part of the answer
+    constraint: Constraint | None = None
+    echo: bool = False  # the prompt's text comes first
+    resume: list[list[int]] = []  # tokens that are known already, a list for each choice: their text is not sent again
+
+
+class AskStats(Message, frozen=True, kw_only=True):
+    pass
+
+
+# Events
+
+
+class Started(Message, frozen=True, kw_only=True):
+    """The first job has a place in the batch. The gateway commits to 200 only when it sees this."""
+
+    prompt_tokens: int  # of all prompts
+    cached_tokens: int  # of the first
+    queue_seconds: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token's text, its bytes, and its natural logarithm of probability by the model, before any sampling rule."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top: list["TokenLogprob"] = []  # the likeliest at this place, in order
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """The first of a call has its id and name; further ones are pieces of its arguments' JSON."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Delta(Message, frozen=True, kw_only=True):
+    """What a choice says now. Its text is final: no stop string can begin in it."""
+
+    index: int = 0  # of the choice
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = []
+    logprobs: list[TokenLogprob] = []
+    tokens: list[int] = []  # drawn since the last Delta of this choice: with all before them, what `resume` needs
+
+
+class Ended(Message, frozen=True, kw_only=True):
+    index: int = 0
+    reason: str  # stop, length, tool_calls
+
+
+class Finished(Message, frozen=True, kw_only=True):
+    """All choices have ended. Tokens and seconds of all of them together; a prompt counts once for all its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int = 0
+    prefill_seconds: float = 0.0  # from Started to the first token
+    decode_seconds: float = 0.0  # from the first token to the last
+
+
+class RunnerStats(Message, frozen=True, kw_only=True):
+    """A runner's work at this moment; `kv_*` count tokens. From `admitted` to `compute_seconds`: since the model was loaded."""
+
+    running: int
+    waiting: int
+    slots: int
+    kv_used: int
+    kv_total: int
+    longest_wait: float  # seconds, of the jobs that wait for a place
+    admitted: int  # jobs that got one
+    waited_seconds: float  # all of these together
+    prefix_hit: int
+    prefix_asked: int
+    generated: int
+    steps: int
+    step_seconds: float  # of the engine thread: steps and what it does between them
+    compute_seconds: float  # of these, in the engine's forward pass
+    tokens_per_second: float  # completion tokens over the last seconds
+
+
+class RunnerLoading(Message, frozen=True, kw_only=True):
+    """A line that a runner prints on its way. stage: warming_up."""
+
+    stage: str
+
+
+class RunnerReady(Message, frozen=True, kw_only=True):
+    """The one line a runner prints once it can serve."""
+
+    context_length: int
+    device: str
+    engine_version: str
+    load_seconds: float
+
+
+RunnerRequest = Generate | AskStats
+RunnerEvent = Started | Delta | Ended | Finished | Failed | RunnerStats
+RunnerReport = RunnerLoading | RunnerReady | Failed

@@ -1,0 +1,71 @@
+"""Messages as lines of JSON, and the one message that both sockets know. Knows no request.
+
+Closing the connection is the cancel.
+"""
+
+from typing import Any
+
+import msgspec
+
+from src.errors import ServiceError
+
+MAX_LINE_BYTES = 64 * 2**20  # a body of 8 MiB whose every character is escaped still fits
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", forbid_unknown_fields=True):
+    """Base of everything that crosses a socket; the tag is the class's name."""
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    """Any ServiceError, on its way to a client."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: ServiceError) -> "Failed":
+        return cls(
+            status=error.status,
+            type=error.type,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            retry_after=error.retry_after,
+        )
+
+    def error(self) -> ServiceError:
+        """The error as it was raised on the other side, but for its class."""
+        error = ServiceError(self.message, self.param, self.retry_after)
+        error.status, error.type, error.code = self.status, self.type, self.code
+        return error
+
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+class ProtocolError(Exception):
+    """A line that is not a message of the kind expected. Close the connection; nothing else on it can be trusted."""
+
+
+def encode(message: Message) -> bytes:
+    """One message as one line."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode(line: bytes, kind: Any) -> Any:
+    """The message in a line. `kind` is one of the unions above. Raises ProtocolError."""
+    if not line.endswith(b"\n"):
+        raise ProtocolError("the connection ended in the middle of a message")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        # RecursionError is not a MsgspecError: a line of 100,000 brackets raises it.
+        raise ProtocolError(f"not a message of this protocol: {error}") from error

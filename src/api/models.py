@@ -43,6 +43,7 @@ def retrieve(name: str) -> flask.Response:
 
 
 @blueprint.get("/v1/models/<path:name>/plan")
+@needs("monitor")
 def plan(name: str) -> flask.Response:
     """What loading the model here would take."""
     see(name)

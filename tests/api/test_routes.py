@@ -23,9 +23,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 ENDLESS = {**HELLO, "ignore_eos": True}
 OWN_ID = re.compile(r"[0-9a-f]{32}")
 FIELDS = ("model", "status", "error", "tokens_in", "tokens_out", "queue_ms", "ttft_ms", "total_ms")
-LINE = re.compile(
-    r"id=(?P<id>\S+) key=- client=\S+ route='(?P<route>.*)' " + " ".join(rf"{name}=(?P<{name}>\S+)" for name in FIELDS) + "$"
-)
+LINE = re.compile(r"id=(?P<id>\S+) key=- client=\S+ route='(?P<route>.*)' " + " ".join(rf"{name}=(?P<{name}>\S+)" for name in FIELDS) + "$")
 
 
 def check_error(response: httpx.Response, status: int, code: str, param: str | None = None, told: str = "") -> dict:

@@ -35,9 +35,8 @@ def write_adapter(path: Path, width: int = 576, layers: int = 30, strength: floa
 
 def load(model_path: Path, *adapters: Path):
     options = EngineOptions(
-        model_path=str(model_path), context_length=CONTEXT, max_sequences=2, threads=2, lora=tuple(str(path) for path in adapters),
-        kv_type="f16",  # as the reference has it
-    )  # fmt: skip
+        model_path=str(model_path), context_length=CONTEXT, max_sequences=2, threads=2, lora=tuple(str(path) for path in adapters)
+    )
     return load_engine("llama_cpp", options)
 
 

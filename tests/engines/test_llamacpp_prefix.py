@@ -23,9 +23,8 @@ def load(model_path):
 
     def make(cached_prefixes: int = 4):
         options = EngineOptions(
-            model_path=str(model_path), context_length=CONTEXT, max_sequences=4, cached_prefixes=cached_prefixes, threads=2,
-            kv_type="f16",  # as the reference has it: what q8_0 rounds off is not what is asked here
-        )  # fmt: skip
+            model_path=str(model_path), context_length=CONTEXT, max_sequences=4, cached_prefixes=cached_prefixes, threads=2
+        )
         made.append(load_engine("llama_cpp", options))
         return made[-1]
 

@@ -15,10 +15,11 @@ fail() {
     exit 1
 }
 
-# Lines "name in the archive<tab>path", as the settings have it at this moment.
+# Lines "name in the archive<tab>path", as the settings have it at this moment. Names: what is in the archive at $work, if anything is.
 places() {
-    .venv/bin/python - <<'PYTHON'
+    .venv/bin/python - "$work" <<'PYTHON'
 import sys
+from pathlib import Path
 
 from src.catalog import read_options
 from src.errors import SettingsError
@@ -26,7 +27,10 @@ from src.settings import ROOT, Settings
 
 try:
     settings = Settings.load()
-    templates = {options.chat_template for options in read_options(settings.models_path).values() if options.chat_template}
+    # Of an archive that is being restored the templates' names tell: models.toml, which names them, is not right before they are there.
+    templates = {path.name.removeprefix("template ").replace("%", "/") for path in Path(sys.argv[1]).glob("template *")}
+    if not templates:
+        templates = {str(options.chat_template) for options in read_options(settings.models_path).values() if options.chat_template}
 except SettingsError as error:
     sys.exit(str(error))
 places = {"env": ROOT / ".env", "models.toml": settings.models_path / "models.toml", "logs": settings.log_path}
@@ -74,7 +78,6 @@ restore() {
     tar -C "$work" -xzf "$archive" || fail "$archive is no archive of this script"
     time=$(date +%Y%m%d-%H%M%S)
     if [ -e "$work/env" ]; then put "$work/env" .env; fi # first: it tells where the others belong
-    if [ -e "$work/models.toml" ]; then put "$work/models.toml" "$(places | sed -n $'s/^models.toml\t//p')"; fi # likewise
     list=$(places)
     while IFS=$'\t' read -r name path; do
         if [ "$name" = logs ] && [ -d "$work/logs" ]; then

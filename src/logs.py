@@ -53,6 +53,7 @@ class _Now:
 
     name = "INFO"
     number = 20
+    run_dir = ""
     follower: threading.Thread | None = None
 
 
@@ -89,7 +90,8 @@ def configure(settings: Settings, process: str) -> None:
     """
     logger.remove()
     logger.configure(extra={"process": process, "log": "app"}, patcher=_escape)
-    _set_level(_level_of(settings) or settings.log_level)
+    _Now.run_dir = settings.run_dir
+    _set_level(_changed_level() or settings.log_level)
     layout = _json_line if settings.log_format == "json" else _text_of(_TERMINAL_LINE)
     wanted = lambda record: _is_for_terminal(record) and record["level"].no >= _Now.number  # noqa: E731
     logger.add(_print, level=0, format=layout, filter=wanted, backtrace=False, diagnose=False, catch=True)
@@ -99,7 +101,7 @@ def configure(settings: Settings, process: str) -> None:
     _forward_gunicorn()
     if settings.run_dir and _Now.follower is None:
         # Under gevent a greenlet, elsewhere a thread: it ends with its process.
-        _Now.follower = threading.Thread(target=_follow_level, args=[settings], daemon=True)
+        _Now.follower = threading.Thread(target=_follow_level, daemon=True)
         _Now.follower.start()
 
 
@@ -122,18 +124,18 @@ def change_level(settings: Settings, name: str) -> None:
     _set_level(name)
 
 
-def _follow_level(settings: Settings) -> None:
+def _follow_level() -> None:
     while True:
         time.sleep(LOOK_SECONDS)
-        name = _level_of(settings)
+        name = _changed_level()
         if name and name != _Now.name:
             _set_level(name)
 
 
-def _level_of(settings: Settings) -> str | None:
+def _changed_level() -> str | None:
     """What the file in RUN_DIR says; None where nobody has changed the level."""
     try:
-        name = Path(settings.run_dir, LEVEL_FILE).read_text() if settings.run_dir else ""
+        name = Path(_Now.run_dir, LEVEL_FILE).read_text() if _Now.run_dir else ""
     except (OSError, UnicodeError):
         return None
     return name if name in LEVELS else None

@@ -45,6 +45,8 @@ def on_starting(server: Any) -> None:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
     settings = load_settings()
+    if settings.metrics_listen:
+        _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
     _run_dir = settings.run_dir or tempfile.mkdtemp(prefix="inference-")
     os.makedirs(_run_dir, mode=0o700, exist_ok=True)
     _successions = os.pipe()
@@ -116,7 +118,7 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
         manager.kill()  # its runners end with it
 
 
-def _see_that_free(host: str, port: int) -> None:
+def _see_that_free(host: str, port: int, settings: tuple[str, str] = ("HOST and PORT", "PORT")) -> None:
     """Gunicorn would try five times and then say less."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -125,9 +127,9 @@ def _see_that_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set PORT to another port."
+                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {settings[1]} to another port."
             else:
-                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set HOST and PORT to an address of this machine."
+                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set {settings[0]} to an address of this machine."
             print(f"Not started: {reason}", file=sys.stderr)
             sys.exit(2)
 

@@ -75,6 +75,14 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
 
+    # Metrics
+    metrics: bool = Field(True, description="offer figures for Prometheus")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^(|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})$",
+        description="host:port that offers them, and asks for no key; empty: GET /metrics",
+    )
+
     # Logs
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="TRACE, DEBUG, INFO, WARNING or ERROR")
     log_dir: str = Field("logs", min_length=1, description="folder the logs are written to")
@@ -88,6 +96,12 @@ class Settings(BaseModel):
     @property
     def log_path(self) -> Path:
         return ROOT / self.log_dir
+
+    @property
+    def metrics_listen(self) -> tuple[str, int] | None:
+        """The address of their own that the metrics have."""
+        host, _, port = self.metrics_address.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.metrics and host else None
 
     @property
     def cached_prefixes(self) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from src import logs
 from src.manager.downloads import Downloads
 from src.manager.manager import Manager, load_default
+from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.manager.server import ManagerServer
 from src.manager.watch import watch
@@ -37,7 +38,10 @@ async def _run(settings: Settings, address: str, parent: int) -> None:
     manager = Manager(settings, run_dir)
     reporter = Reporter(manager)
     downloads = Downloads(settings)
-    await ManagerServer(manager, reporter, downloads).bind(str(run_dir / "manager.sock"))
+    exposition = Exposition(manager.fleet)
+    await ManagerServer(manager, reporter, downloads, exposition).bind(str(run_dir / "manager.sock"))
+    if address_of_metrics := settings.metrics_listen:
+        exposition.listen(*address_of_metrics)
     tasks = [
         asyncio.create_task(_load_and_greet(manager, address)),
         asyncio.create_task(_log_metrics(reporter)),

@@ -17,12 +17,14 @@ from typing import Any
 
 from src.catalog import read_options
 from src.errors import SettingsError
+from src.notify import Notifier
 from src.settings import ROOT, Settings
 
 MANAGER_STOP_SECONDS = 10
 
 _manager: subprocess.Popen[bytes] | None = None
 _run_dir: str | None = None
+_notifier: Notifier
 _stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops
 _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each worker that waits for its successor
 
@@ -40,10 +42,11 @@ def load_settings() -> Settings:
 
 def on_starting(server: Any) -> None:
     """Before the master listens: see that it can, then start the manager, which begins to load the model."""
-    global _manager, _run_dir, _successions
+    global _manager, _run_dir, _notifier, _successions
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
+    _notifier = Notifier()
     settings = load_settings()
     if settings.metrics_listen:
         _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
@@ -63,6 +66,7 @@ def when_ready(server: Any) -> None:
     def stop_and_tell(graceful: bool = True) -> None:
         """A worker alone cannot tell that the server stops from being replaced."""
         _stopping[0] = 1
+        _notifier.send("STOPPING=1", "STATUS=running requests end")
         stop(graceful)
 
     def manage_manager_and_workers() -> None:
@@ -102,12 +106,19 @@ def take_succession() -> bool:
 
 
 def _start_manager(server: Any) -> "subprocess.Popen[bytes]":
-    address = server.cfg.address[0]
     # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
     return subprocess.Popen(
-        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "src.manager", _url(server.cfg)],
+        env={**os.environ, **_notifier.environ()}, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+
+
+def _url(config: Any) -> str:
+    address = config.address[0]
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{'https' if config.is_ssl else 'http'}://{host}:{address[1]}"
 
 
 def _end(manager: subprocess.Popen[bytes]) -> None:

@@ -20,7 +20,8 @@ ALLOWED = {
     "download": {"download"},
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
-    "master": {"catalog", "settings", "errors"},
+    "notify": set(),
+    "master": {"catalog", "settings", "errors", "notify"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
@@ -35,7 +36,7 @@ ALLOWED = {
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
-    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
+    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec", "notify"},
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}
 

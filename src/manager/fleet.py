@@ -40,6 +40,9 @@ class Fleet:
     def loading(self, name: str) -> Supervised | None:
         return next((model for model in self._loading if model.entry.name == name), None)
 
+    def is_loading(self) -> bool:
+        return bool(self._loading)
+
     def ready(self) -> list[Supervised]:
         return [model for model in self._serving.values() if model.state == "ready"]
 

@@ -7,14 +7,13 @@ asyncio. State lives in the module because workers inherit it by fork.
 import errno
 import mmap
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
+from src import rundir
 from src.catalog import read_options
 from src.errors import SettingsError
 from src.notify import Notifier
@@ -50,8 +49,11 @@ def on_starting(server: Any) -> None:
     settings = load_settings()
     if settings.metrics_listen:
         _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
-    _run_dir = settings.run_dir or tempfile.mkdtemp(prefix="inference-")
-    os.makedirs(_run_dir, mode=0o700, exist_ok=True)
+    try:
+        _run_dir = rundir.claim(settings.run_dir)
+    except SettingsError as error:
+        print(f"Not started: {error}", file=sys.stderr)
+        sys.exit(2)
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
@@ -85,7 +87,7 @@ def on_exit(server: Any) -> None:
     if _manager is not None:
         _end(_manager)
     if _run_dir is not None:
-        shutil.rmtree(_run_dir, ignore_errors=True)
+        rundir.remove(_run_dir)
 
 
 def stopping() -> bool:

@@ -21,7 +21,8 @@ ALLOWED = {
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
     "notify": set(),
-    "master": {"catalog", "settings", "errors", "notify"},
+    "rundir": {"errors"},
+    "master": {"catalog", "settings", "errors", "notify", "rundir"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
@@ -36,7 +37,20 @@ ALLOWED = {
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
-    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec", "notify"},
+    "manager": {
+        "manager",
+        "catalog",
+        "engines",
+        "engines.base",
+        "protocol",
+        "client",
+        "errors",
+        "settings",
+        "logs",
+        "spec",
+        "notify",
+        "rundir",
+    },
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}
 

@@ -1,17 +1,16 @@
 """`python -m src.manager URL`: runs until its parent, Gunicorn's master, is gone or sends SIGTERM.
 
 URL is where the service listens, for the banner and for systemd. The manager's own socket is manager.sock in RUN_DIR, a
-private folder that this process removes.
+private folder that this process removes where its master could not.
 """
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
 
-from src import logs
+from src import logs, rundir
 from src.manager.downloads import Downloads
 from src.manager.health import keep_informed
 from src.manager.manager import Manager, load_default
@@ -57,7 +56,7 @@ async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) ->
     for task in tasks:
         task.cancel()
     await asyncio.gather(downloads.close(), manager.close())
-    shutil.rmtree(run_dir, ignore_errors=True)
+    rundir.remove_if_unclaimed(settings.run_dir)
 
 
 async def _load_and_greet(manager: Manager, url: str) -> None:

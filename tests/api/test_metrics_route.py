@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from src.api.app import create_app
+from src.settings import Settings
 from tests.metrics import Figures, scrape
 from tests.server import Server, free_port, wait_until
 
@@ -188,5 +190,5 @@ def test_the_metrics_can_have_an_address_of_their_own_that_is_free_or_the_start_
 
 
 def test_without_metrics_there_is_no_route():
-    with Server(INFERENCE_ENGINE="echo", METRICS="false") as server:
-        assert httpx.get(f"{server.url}/metrics").status_code == 404
+    client = create_app(Settings(metrics=False)).test_client()
+    assert client.get("/metrics").status_code == 404

@@ -116,6 +116,10 @@ def test_systemd_hears_that_it_is_ready_when_a_model_can_be_asked_and_that_it_st
         # Gunicorn by itself would have said so before there was a worker.
         assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
         assert not [line for line in systemd.told if "arbiter" in line]
+        # Only who has something to tell is given the socket.
+        given = {use["name"] for use in server.status()["processes"] if psutil.Process(use["pid"]).environ().get("NOTIFY_SOCKET")}
+        assert "manager" in given
+        assert "runner" not in given
         with server.client() as client:
             stream = client.completions.create(model="echo", prompt="x", max_tokens=100, stream=True, extra_body={"ignore_eos": True})
             next(stream)
@@ -140,15 +144,6 @@ def test_the_watchdog_is_fed_while_requests_are_answered_and_starves_when_they_a
         finally:
             os.kill(worker, signal.SIGCONT)
         systemd.wait_for("WATCHDOG=1")
-
-
-def test_only_who_has_something_to_tell_is_given_the_socket(systemd):
-    with Server(INFERENCE_ENGINE="echo", NOTIFY_SOCKET=systemd.path, wait=False) as server:
-        systemd.wait_for("READY=1")
-        given = {use["name"] for use in server.status()["processes"] if psutil.Process(use["pid"]).environ().get("NOTIFY_SOCKET")}
-        # The kernel shows what a process was started with: the master and its fork, and the manager. Runners get a clean one.
-        assert "runner" not in given
-        assert "manager" in given
 
 
 def test_without_a_model_it_is_not_ready_and_says_why(systemd, tmp_path):

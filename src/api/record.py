@@ -36,7 +36,8 @@ class Record(msgspec.Struct):
     decode_time: float | None = None
     token_gaps: list[float] = []
     broken_off: int | None = None  # status of the error that ended a stream
-    _started: bool = False
+    started: float | None = None  # when the model's process told that it has begun
+    traceparent: str | None = None  # the caller's trace, W3C
     _ended: list[str] = []  # why, by choice
     _last_token: dict[int, float] = {}  # by choice
 
@@ -44,7 +45,7 @@ class Record(msgspec.Struct):
         """What an event of the answer tells. Called as it comes."""
         now = time.monotonic() - self.began
         if isinstance(event, Started):
-            self.prompt_tokens, self.queue_time, self._started = event.prompt_tokens, event.queue_seconds, True
+            self.prompt_tokens, self.queue_time, self.started = event.prompt_tokens, event.queue_seconds, now
         elif isinstance(event, Delta) and event.tokens:  # an echoed prompt has none
             self.first_token = self.first_token or now
             if before := self._last_token.get(event.index):
@@ -64,7 +65,7 @@ class Record(msgspec.Struct):
     @property
     def endings(self) -> list[str]:
         """How the choices ended; ["abort"] where the client left, ["error"] where it broke off, [] where none was begun."""
-        if not self._started or self.completion_tokens is not None:
+        if self.started is None or self.completion_tokens is not None:
             return self._ended
         return ["error"] if self.error and self.error != "client_gone" else ["abort"]
 
@@ -85,6 +86,7 @@ def begin() -> None:
     request_id = given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
     method, rule = flask.request.method, flask.request.url_rule
     of = flask.g.record = Record(id=request_id, route=f"{method} {flask.request.path[:200]}", began=time.monotonic())
+    of.traceparent = flask.request.headers.get("traceparent")
     if rule:
         of.rule = f"{method} {rule.rule}"
 

@@ -38,6 +38,10 @@ def enter(worker: Any) -> None:
     logs.configure(settings, "gateway")
     if settings.metrics:
         Record.watchers.append(Teller(settings.run_dir).request_ended)
+    if settings.otel_exporter_otlp_endpoint:
+        from src.api.tracing import Tracer  # only here: the SDK is not installed everywhere
+
+        Record.watchers.append(Tracer(settings.otel_exporter_otlp_endpoint).request_ended)
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
     worker.timeout_ctx = lambda: _KeepAlive(worker.cfg.keepalive, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer: it tells its workers

@@ -3,7 +3,13 @@
 import os
 import shutil
 
-PACKAGES = {"nginx": "nginx-light", "prometheus": "prometheus", "promtool": "prometheus", "systemd-analyze": "systemd"}
+PACKAGES = {
+    "docker-compose": "docker-compose",
+    "nginx": "nginx-light",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "systemd-analyze": "systemd",
+}
 
 
 def program(name: str) -> str:

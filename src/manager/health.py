@@ -56,7 +56,7 @@ async def _get(url: str) -> bytes:
     address = urlsplit(url)
     reader, writer = await _connect(address)
     try:
-        writer.write(f"GET /health HTTP/1.1\r\nHost: {address.netloc or 'localhost'}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return await reader.read()
     finally:
         writer.close()

@@ -41,7 +41,9 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
 class Server:
     """One running service. Settings are keyword arguments in capitals."""
 
-    def __init__(self, *, command: str = "run.py --mode prod", wait: bool = True, **settings: object) -> None:
+    def __init__(
+        self, *, command: str = "run.py --mode prod", program: str = sys.executable, wait: bool = True, **settings: object
+    ) -> None:
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="test-server-"))
         self.url = f"http://127.0.0.1:{self.port}"
@@ -50,7 +52,7 @@ class Server:
         self.output_path = self.folder / "output"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *command.format(port=self.port).split()],
+                [program, *command.format(port=self.port).split()],
                 cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         if wait:

@@ -33,7 +33,8 @@ def test_each_block_says_who_runs_it_or_why_nobody_can(block):
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(CONTEXT_LENGTH=512, MAX_PARALLEL_SEQUENCES=2) as running:
+    with Server(CONTEXT_LENGTH=512, MAX_PARALLEL_SEQUENCES=2, wait=False, disposable=True) as running:
+        running.wait_healthy(100)
         yield running
 
 

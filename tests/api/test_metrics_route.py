@@ -20,7 +20,7 @@ ROUTE = "POST /v1/completions"
 @pytest.fixture(scope="module")
 def pair():
     """Two workers that share a port, and a model that takes 5 ms a token."""
-    with Server(INFERENCE_ENGINE="echo", WORKERS=2, ECHO_STEP_MS=5, MAX_CONCURRENT_REQUESTS=64) as running:
+    with Server(INFERENCE_ENGINE="echo", WORKERS=2, ECHO_STEP_MS=5, MAX_CONCURRENT_REQUESTS=64, disposable=True) as running:
         yield running
 
 
@@ -110,8 +110,15 @@ def test_no_request_can_make_series_without_end(pair):
     assert not [sample for sample in after.samples if "unknown" in str(sample.labels)]
 
 
-def test_running_and_waiting_are_of_this_moment():
-    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, MAX_PARALLEL_SEQUENCES=2) as server, ThreadPoolExecutor(3) as pool:
+@pytest.fixture(scope="module")
+def slow():
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, MAX_PARALLEL_SEQUENCES=2, disposable=True) as running:
+        yield running
+
+
+def test_running_and_waiting_are_of_this_moment(slow):
+    server = slow
+    with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(ask, server, 1, max_tokens=100) for _ in range(3)]
         wait_until(
             lambda: (now := scrape(server.url)).sum("llm_requests_running") == 2 and now.sum("llm_requests_waiting") == 1,
@@ -134,38 +141,38 @@ def stream(server: Server):
     return events
 
 
-def test_streams_that_break_off_are_told_apart_by_whose_fault_it_was():
-    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20) as server:
-        stream(server).close()
-        wait_until(lambda: scrape(server.url).sum("llm_generations_total", finish_reason="abort") == 1, what="the client that left")
-        assert scrape(server.url).sum("llm_requests_total", route=ROUTE, status="499") == 1
+def test_streams_that_break_off_are_told_apart_by_whose_fault_it_was(slow):
+    server = slow
+    stream(server).close()
+    wait_until(lambda: scrape(server.url).sum("llm_generations_total", finish_reason="abort") == 1, what="the client that left")
+    assert scrape(server.url).sum("llm_requests_total", route=ROUTE, status="499") == 1
 
-        before = wait_until(lambda: (now := scrape(server.url)).sum("llm_requests_running") == 0 and now, what="its job to end")
-        events = stream(server)
-        os.kill(server.pids("runner")[0], signal.SIGKILL)
-        with contextlib.suppress(openai.APIError):
-            for _ in events:
-                pass
-        wait_until(lambda: scrape(server.url).sum("llm_runner_restarts_total", model="echo") == 1, what="the restart")
-        server.wait_healthy()
-        after = scrape(server.url)
-        assert after.sum("llm_model_loads_total", model="echo", outcome="ready") == 2
-        assert after.sum("llm_model_load_seconds_count", model="echo", engine="echo") == 2
-        assert after.sum("llm_generation_tokens_total") > before.sum("llm_generation_tokens_total")
+    before = wait_until(lambda: (now := scrape(server.url)).sum("llm_requests_running") == 0 and now, what="its job to end")
+    events = stream(server)
+    os.kill(server.pids("runner")[0], signal.SIGKILL)
+    with contextlib.suppress(openai.APIError):
+        for _ in events:
+            pass
+    wait_until(lambda: scrape(server.url).sum("llm_runner_restarts_total", model="echo") == 1, what="the restart")
+    server.wait_healthy()
+    after = scrape(server.url)
+    assert after.sum("llm_model_loads_total", model="echo", outcome="ready") == 2
+    assert after.sum("llm_model_load_seconds_count", model="echo", engine="echo") == 2
+    assert after.sum("llm_generation_tokens_total") > before.sum("llm_generation_tokens_total")
 
-        # The manager takes the figures along; they begin again, and the workers find the new one.
-        os.kill(server.pids("manager")[0], signal.SIGKILL)
-        wait_until(lambda: _metrics_of(server).sum("llm_model_loads_total", outcome="ready") == 1, what="the new manager's load")
-        began = counted(server)
-        ask(server, 3)
-        settled(server, began + 3)
+    # The manager takes the figures along; they begin again, and the workers find the new one.
+    os.kill(server.pids("manager")[0], signal.SIGKILL)
+    wait_until(lambda: _metrics_of(server).sum("llm_model_loads_total", outcome="ready") == 1, what="the new manager's load")
+    began = counted(server)
+    ask(server, 3)
+    settled(server, began + 3)
 
-        httpx.post(f"{server.url}/v1/models/unload", json={"model_name": "echo"}, timeout=30).raise_for_status()
-        gone = scrape(server.url)
-        assert gone.sum("llm_model_unloads_total", model="echo", reason="asked") == 1
-        assert not gone.has("llm_model_loaded")
-        assert not gone.has("llm_requests_running")
-        assert not gone.has("llm_process_resident_memory_bytes", process="runner")
+    httpx.post(f"{server.url}/v1/models/unload", json={"model_name": "echo"}, timeout=30).raise_for_status()
+    gone = scrape(server.url)
+    assert gone.sum("llm_model_unloads_total", model="echo", reason="asked") == 1
+    assert not gone.has("llm_model_loaded")
+    assert not gone.has("llm_requests_running")
+    assert not gone.has("llm_process_resident_memory_bytes", process="runner")
 
 
 def _metrics_of(server: Server) -> Figures:
@@ -176,7 +183,7 @@ def _metrics_of(server: Server) -> Figures:
 
 def test_the_metrics_can_have_an_address_of_their_own_that_is_free_or_the_start_is_refused():
     port = free_port()
-    with Server(INFERENCE_ENGINE="echo", METRICS_ADDRESS=f"127.0.0.1:{port}") as server:
+    with Server(INFERENCE_ENGINE="echo", METRICS_ADDRESS=f"127.0.0.1:{port}", disposable=True) as server:
         ask(server, 2)
         own = f"http://127.0.0.1:{port}"
         wait_until(lambda: scrape(own).sum("llm_requests_total", route=ROUTE) == 2, what="both requests")

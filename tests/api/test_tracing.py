@@ -64,7 +64,7 @@ def collector():
 @pytest.fixture(scope="module")
 def traced(collector):
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": 100}
-    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, MAX_PARALLEL_SEQUENCES=1, **settings) as server:
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, MAX_PARALLEL_SEQUENCES=1, disposable=True, **settings) as server:
         yield server
 
 

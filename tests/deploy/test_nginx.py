@@ -78,49 +78,46 @@ class Load:
             return "broken" if begun else repr(error)
 
 
-def test_an_instance_killed_under_load_loses_no_request_that_had_not_begun_to_stream(instances):
+def served(server: Server) -> float:
+    return scrape(server.url).sum("llm_requests_total", route="POST /v1/completions", status="200")
+
+
+def test_an_instance_killed_under_load_loses_no_request_that_had_not_begun_to_stream_and_works_again_when_it_is_back(instances):
     with Nginx([server.port for server in instances]) as nginx:
         load = Load(nginx.url, clients=24)
-        wait_until(lambda: len(load.outcomes) > 24, what="the first answers")
-        victim = instances[0]
-        # It has work of each kind: streams that have begun, whole answers under way, and requests that wait for a place.
-        wait_until(
-            lambda: (now := scrape(victim.url)).sum("llm_requests_running") == 3 and now.sum("llm_requests_waiting") >= 2,
-            what="a busy instance with some that wait",
-        )
-        kill_at_once(victim)
-        asked = len(load.outcomes)
-        wait_until(lambda: len(load.outcomes) > asked + 48, what="answers without it")
-        outcomes = load.end()
-        lost = [outcome for outcome in outcomes if outcome not in ("whole", "broken")]
-        assert not lost
-        assert outcomes.count("broken") <= 3  # no more than had a place there
-        assert outcomes[-20:] == ["whole"] * 20
-        served = [scrape(server.url).sum("llm_requests_total", route="POST /v1/completions", status="200") for server in instances[1:]]
-        assert min(served) > 10  # the rest of the work is shared
-
-
-def test_an_instance_that_comes_back_is_given_work_again(instances):
-    first, second = instances[:2]
-    with Nginx([first.port, second.port]) as nginx:
-        first.process.terminate()  # in order: it drains
-        first.process.wait(30)
-        for _ in range(4):
-            assert httpx.get(f"{nginx.url}/health", timeout=10).status_code == 200
-        with Server(command="run.py --mode prod", INFERENCE_ENGINE="echo", PORT=first.port, wait=False) as again:
-            again.url = first.url
-            again.wait_healthy()
-            load = Load(nginx.url, clients=6)
+        try:
+            victim, drained, stays = instances
+            # It has work of each kind: streams that have begun, whole answers under way, and requests that wait for a place.
             wait_until(
-                lambda: scrape(again.url).sum("llm_requests_total", route="POST /v1/completions") > 0,
-                what="work for the instance that is back",
+                lambda: (now := scrape(victim.url)).sum("llm_requests_running") == 3 and now.sum("llm_requests_waiting") >= 2,
+                what="a busy instance with some that wait",
             )
-            assert set(load.end()) == {"whole"}
+            kill_at_once(victim)
+            before = [served(server) for server in (drained, stays)]
+            wait_until(
+                lambda: all(served(server) > count + 10 for server, count in zip((drained, stays), before, strict=True)),
+                what="the others' answers without it",
+            )
+            with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, PORT=victim.port, wait=False, disposable=True) as again:
+                again.url = victim.url
+                again.wait_healthy()
+                wait_until(lambda: served(again) > 0, what="work for the instance that is back")
+                drained.process.terminate()  # in order: it refuses new requests, and ends those it has
+                assert drained.process.wait(30) == 0
+                asked = len(load.outcomes)
+                wait_until(lambda: len(load.outcomes) > asked + 48, what="answers without the one that has stopped")
+                outcomes = load.end()
+        finally:
+            load.end()
+        assert not [outcome for outcome in outcomes if outcome not in ("whole", "broken")]
+        # Those that had a place in the killed instance, or whose last bytes were on their way; none of the one that was stopped.
+        assert outcomes.count("broken") <= 6
+        assert outcomes[-20:] == ["whole"] * 20
 
 
 @pytest.fixture(scope="module")
 def instance():
-    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20) as server:
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, disposable=True) as server:
         yield server
 
 
@@ -205,20 +202,23 @@ def test_what_a_trusted_proxy_says_of_it_is_believed(mirror):
         assert httpx.get(f"{nginx.url}/v1/models", headers=chain).json()["x-forwarded-for"] == "8.8.8.8"
 
 
-def test_answers_of_the_real_model_are_the_same_when_the_instance_that_began_them_is_killed():
+def test_answers_of_the_real_model_are_whole_when_the_instance_that_began_them_is_killed():
     settings = {"CONTEXT_LENGTH": 512, "MAX_PARALLEL_SEQUENCES": 2, "DEFAULT_MODEL": "smollm2-135m"}
     with contextlib.ExitStack() as stack:
         stays, goes = Server(**settings, wait=False), Server(**settings, wait=False)
         for server in (stays, goes):
             stack.callback(server.kill)
         for server in (stays, goes):
-            server.wait_healthy()
-        body = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 40, "ignore_eos": True}
-        expected = httpx.post(f"{stays.url}/v1/chat/completions", json=body, timeout=60).json()["choices"]
+            server.wait_healthy(100)
+        body = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 24, "ignore_eos": True}
+        expected = httpx.post(f"{stays.url}/v1/chat/completions", json=body, timeout=60).json()["choices"][0]["message"]["content"]
         with Nginx([stays.port, goes.port]) as nginx, ThreadPoolExecutor(6) as pool:
             answers = [pool.submit(httpx.post, f"{nginx.url}/v1/chat/completions", json=body, timeout=100) for _ in range(6)]
             wait_until(lambda: scrape(goes.url).sum("llm_requests_running") > 0, what="work for the instance to be killed")
             kill_at_once(goes)
             for answer in answers:
                 assert answer.result().status_code == 200
-                assert answer.result().json()["choices"] == expected
+                whole = answer.result().json()
+                assert whole["usage"]["completion_tokens"] == 24
+                # Later tokens may differ with who else was in the batch; the beginning is not in doubt.
+                assert whole["choices"][0]["message"]["content"][:20] == expected[:20]

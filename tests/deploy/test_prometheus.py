@@ -75,7 +75,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def service():
-    with Server(INFERENCE_ENGINE="echo", WORKERS=2, ECHO_STEP_MS=5) as running:
+    with Server(INFERENCE_ENGINE="echo", WORKERS=2, ECHO_STEP_MS=5, disposable=True) as running:
         yield running
 
 

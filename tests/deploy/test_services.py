@@ -130,7 +130,7 @@ def test_systemd_hears_that_it_is_ready_when_a_model_can_be_asked_and_that_it_st
 
 
 def test_the_watchdog_is_fed_while_requests_are_answered_and_starves_when_they_are_not(systemd):
-    with Server(INFERENCE_ENGINE="echo", NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC=900_000, wait=False) as server:
+    with Server(INFERENCE_ENGINE="echo", NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC=900_000, wait=False, disposable=True) as server:
         systemd.wait_for("READY=1")
         for _ in range(3):
             systemd.wait_for("WATCHDOG=1", 5)
@@ -147,7 +147,7 @@ def test_the_watchdog_is_fed_while_requests_are_answered_and_starves_when_they_a
 
 
 def test_without_a_model_it_is_not_ready_and_says_why(systemd, tmp_path):
-    with Server(MODELS_DIR=tmp_path, NOTIFY_SOCKET=systemd.path, wait=False):
+    with Server(MODELS_DIR=tmp_path, NOTIFY_SOCKET=systemd.path, wait=False, disposable=True):
         systemd.wait_for("STATUS=There is no model")
         until = time.monotonic() + 1.5
         while time.monotonic() < until:

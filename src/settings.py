@@ -7,6 +7,7 @@ imports them (pydantic-settings does): pydantic and python-dotenv alone do not.
 import ipaddress
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -106,6 +107,17 @@ class Settings(BaseModel):
     rate_limit_storage_file: str = Field("", description="file that holds the RATE_LIMIT_STORAGE, instead of it")
     rate_limit_fail_open: bool = Field(True, description="let requests through while Redis cannot be reached; else they get a 503")
 
+    # Metrics
+    metrics: bool = Field(True, description="offer figures for Prometheus")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^(|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})$",
+        description="host:port that offers them, and asks for no key; empty: GET /metrics",
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern=r"^(|https?://\S+)$", description="where traces go, by OTLP over HTTP (http://127.0.0.1:4318); empty: nowhere"
+    )
+
     # Logs
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="TRACE, DEBUG, INFO, WARNING or ERROR")
     log_format: Literal["text", "json"] = Field("text", description="text, or json: one object a line")
@@ -146,6 +158,19 @@ class Settings(BaseModel):
     @property
     def log_path(self) -> Path:
         return ROOT / self.log_dir
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _sdk_is_there(cls, endpoint: str) -> str:
+        if endpoint and not _is_installed("opentelemetry.sdk", "opentelemetry.exporter.otlp"):
+            raise ValueError("the OpenTelemetry SDK to be installed: ./scripts/install requirements.txt requirements-tracing.txt")
+        return endpoint
+
+    @property
+    def metrics_listen(self) -> tuple[str, int] | None:
+        """The address of their own that the metrics have."""
+        host, _, port = self.metrics_address.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.metrics and host else None
 
     @property
     def keys_path(self) -> Path:
@@ -245,3 +270,10 @@ def _words(text: str) -> list[str]:
 def _is_secret(name: str, value: str | None) -> bool:
     """An address is a secret only with a password in it."""
     return bool(value) and (name != "rate_limit_storage" or "@" in str(value))
+
+
+def _is_installed(*modules: str) -> bool:
+    try:
+        return all(find_spec(module) for module in modules)
+    except ModuleNotFoundError:  # not even the package around it
+        return False

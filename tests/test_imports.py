@@ -23,7 +23,9 @@ ALLOWED = {
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
     "gunicorn_log": set(),
-    "master": {"catalog", "settings", "errors", "keys", "private"},
+    "notify": set(),
+    "rundir": {"errors"},
+    "master": {"catalog", "settings", "errors", "keys", "notify", "private", "rundir"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog", "keys"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
@@ -38,7 +40,20 @@ ALLOWED = {
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
-    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
+    "manager": {
+        "manager",
+        "catalog",
+        "engines",
+        "engines.base",
+        "protocol",
+        "client",
+        "errors",
+        "settings",
+        "logs",
+        "spec",
+        "notify",
+        "rundir",
+    },
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flask
 
-from src.api import access, admin, audit, chat, completions, failures, models, record, system
+from src.api import access, admin, audit, chat, completions, failures, metrics, models, record, system
 from src.api.address import Proxies
 from src.api.browser import Browsers
 from src.api.draining import refuse_while_stopping
@@ -33,6 +33,8 @@ def create_app(settings: Settings) -> flask.Flask:
     app.register_error_handler(Exception, failures.respond)
     for module in (chat, completions, models, system, admin):
         app.register_blueprint(module.blueprint)
+    if settings.metrics and not settings.metrics_address:
+        app.register_blueprint(metrics.blueprint)
     return app
 
 

@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from src import logs
+from src import logs, rundir
 from src.settings import Settings
 
 CLEAN_SECONDS = 3600
 DAY = 86_400
-RUN_DIR_PREFIX, HELD = "inference-", "held"  # as src/master.py makes them
 
 
 async def keep_clean(settings: Settings) -> None:
@@ -46,17 +45,14 @@ def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:
 
 
 def _dead_run_dirs(folder: Path, own: Path) -> Iterator[str]:
-    """A server's folder is held by its master and its workers. One without that file is no server's, or of one that starts."""
-    for path in sorted(folder.glob(f"{RUN_DIR_PREFIX}*/")):
+    """A folder without a lock is no server's, or of one that starts."""
+    for path in sorted(folder.glob("inference-*/")):
         with contextlib.suppress(OSError):
-            if path.is_symlink() or path == own or path.stat().st_uid != os.geteuid():
+            if path.is_symlink() or path == own or path.stat().st_uid != os.geteuid() or not (path / "lock").exists():
                 continue
-            if not (path / HELD).exists():
-                continue
-            with _held(path / HELD) as ours:
-                if ours:
-                    shutil.rmtree(path, ignore_errors=True)
-                    yield f"{path} (its server was killed)"
+            rundir.remove_if_unclaimed(str(path))
+            if not path.exists():
+                yield f"{path} (its server was killed)"
 
 
 @contextlib.contextmanager

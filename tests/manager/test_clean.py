@@ -36,7 +36,7 @@ def download(settings: Settings, name: str, days: float):
 def run_dir(settings: Settings, name: str):
     folder = settings.log_path.parent / "tmp" / name
     folder.mkdir()
-    (folder / "held").touch()
+    (folder / "lock").touch()
     (folder / "runner-1.sock").touch()
     return folder
 
@@ -71,8 +71,11 @@ def test_folders_of_servers_that_were_killed_go_and_those_of_others_stay(setting
     starting.mkdir()
     other.mkdir()
     (tmp_path / "tmp" / "inference-link").symlink_to(other)
-    with open(alive / "held") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    code = "import sys; from src import rundir; rundir.claim(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(alive)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        server.stdout.readline()
         assert list(clean(settings)) == [f"{dead} (its server was killed)"]
     assert not dead.exists()
     assert all(folder.exists() for folder in (own, alive, starting, other))

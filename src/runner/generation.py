@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
 
 from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
 from src.sampling import nth_seed
@@ -59,6 +60,12 @@ class Generator:
         self._template = template
         self._context_length = context_length
         self._grammars = GrammarCompiler(tokenizer, grammar_limits)
+        self._compiling = ThreadPoolExecutor(1, "grammar")  # of its own: one that takes seconds keeps no prompt from being encoded
+
+    def close(self) -> None:
+        """No request may be running."""
+        self._compiling.shutdown()
+        self._grammars.close()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
@@ -167,11 +174,12 @@ class Generator:
         for param in ("ignore_eos", "min_tokens"):
             if getattr(request.sampling, param):
                 raise InvalidValue(f"{param} cannot go with {constraint.param}, which says where the answer ends.", param)
-        return await asyncio.to_thread(self._follow_constraint, constraint, request.resume or [[]] * count)
-
-    def _follow_constraint(self, constraint: Constraint, known: list[list[int]]) -> list[Grammar | None]:
-        source = source_of(constraint.form, constraint.source, self._grammars.limits, constraint.param)
-        return [self._grammars.compile(source, tokens, constraint.param) for tokens in known]
+        source = await asyncio.to_thread(source_of, constraint.form, constraint.source, self._grammars.limits, constraint.param)
+        thread = None if self._grammars.knows(source) else self._compiling
+        known = request.resume or [[]] * count
+        return await asyncio.get_running_loop().run_in_executor(
+            thread, lambda: [self._grammars.compile(source, tokens, constraint.param) for tokens in known]
+        )
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")

@@ -155,6 +155,14 @@ def test_without_a_model_it_is_not_ready_and_says_why(systemd, tmp_path):
         assert "READY=1" not in systemd.told
 
 
+def test_where_there_are_keys_systemd_hears_the_same_but_for_the_reason(systemd, tmp_path):
+    with Server(INFERENCE_ENGINE="echo", API_KEY="k", NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC=900_000, wait=False, disposable=True):
+        systemd.wait_for("READY=1")
+        systemd.wait_for("WATCHDOG=1")
+    with Server(MODELS_DIR=tmp_path, API_KEY="k", NOTIFY_SOCKET=systemd.path, wait=False, disposable=True):
+        systemd.wait_for("STATUS=not ready: logs/model_operations.log says why")
+
+
 def test_an_abstract_socket_is_told_too(monkeypatch):
     from src.notify import Notifier
 

@@ -10,6 +10,7 @@ import plistlib
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -75,8 +76,10 @@ def unit() -> configparser.RawConfigParser:
 
 
 def test_systemd_finds_no_fault_in_the_unit(tmp_path):
-    # As docs/DEPLOYMENT.md installs it, but in the folder where it lies.
-    (tmp_path / UNIT.name).write_text(UNIT.read_text().replace(INSTALLED, str(ROOT)))
+    # As docs/DEPLOYMENT.md installs it, but in the folder where it lies, with the interpreter that runs this.
+    (tmp_path / UNIT.name).write_text(
+        UNIT.read_text().replace(f"{INSTALLED}/.venv/bin/python", sys.executable).replace(INSTALLED, str(ROOT))
+    )
     done = subprocess.run([program("systemd-analyze"), "verify", tmp_path / UNIT.name], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

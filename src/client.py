@@ -164,6 +164,18 @@ class ManagerClient:
         ready: ModelReady = self._ask(Resolve(model=model), deadline, client)
         return ready
 
+    def resolving(self, model: str, deadline: float, client: socket.socket | None = None) -> Generator[ModelReady | None, None, None]:
+        """The same, for who has to be told that it still waits: None every IDLE_SECONDS until it is there."""
+        exchange = self._connect(Resolve(model=model), deadline, client)
+        try:
+            while True:
+                ready = exchange.receive(ManagerEvent)
+                yield ready
+                if ready is not None:
+                    return
+        finally:
+            exchange.close()
+
     def load(self, model: str, deadline: float, client: socket.socket | None = None) -> ModelReady:
         ready: ModelReady = self._ask(Load(model=model), deadline, client)
         return ready

@@ -16,6 +16,7 @@ ServiceError                      one refused or failed request
 ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
+├── EngineCrashed                 500  the engine died of this request, twice
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
@@ -120,6 +121,10 @@ class InternalError(ServiceError):
 
 class EngineError(ServiceError):
     code = "engine_error"
+
+
+class EngineCrashed(ServiceError):
+    code = "engine_crashed"
 
 
 class InsufficientMemory(EngineError):

@@ -68,6 +68,15 @@ class Settings(BaseModel):
         description="share of the memory that MLX may use: on Metal of the recommended working set, on a CPU of what is free",
     )
     echo_step_ms: float = Field(0, ge=0, le=10_000, description="milliseconds one step of the echo engine takes")
+    echo_fault: str = Field(
+        "",
+        pattern=r"^((crash|kill|stall) .+)?$",
+        description="crash, kill or stall, and a text: what the echo engine does on it; for tests",
+    )
+
+    engine_stall_seconds: float = Field(
+        120, ge=0, description="seconds one step of an engine may take before its process is taken for hung and replaced; 0: any"
+    )
 
     # Requests
     request_timeout: float = Field(600, gt=0, description="seconds a request may take in all")

@@ -13,6 +13,9 @@ from src.errors import ClientGone, ServiceError
 
 _CLIENT_CLOSED = 499  # nginx's status for the log: nobody reads this response
 
+# SDKs would send these again by themselves, and the same would happen again.
+_NOT_TO_RETRY = {errors.EngineCrashed.code, errors.RequestTimeout.code}
+
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
     404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
     405: (errors.MethodNotAllowed, "{path} does not take {method}."),
@@ -43,6 +46,8 @@ def respond(error: Exception) -> flask.Response:
     response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    if failure.code in _NOT_TO_RETRY:
+        response.headers["x-should-retry"] = "false"
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     return response

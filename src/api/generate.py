@@ -8,61 +8,45 @@ from typing import Any
 import flask
 
 from src.api import failures
+from src.api.pursuit import Pursuit
 from src.api.record import Record, record
 from src.api.render import Renderer, Wants, server_sent_events
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
-from src.client import Generation
-from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, Generate, ModelReady, Started
-
-CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
+from src.protocol import Delta, Finished, Generate, Started
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     of = record()
-    ready, asked, generation = _ask(request)
+    to = service()
+    pursuit = Pursuit(to.manager, request.model, lambda ready: request.generate(ready.sampling), to.deadline(), client_socket())
     try:
-        of.model = ready.model
-        events = _noted(generation, of)
+        of.model = pursuit.ready.model
+        events = _noted(iter(pursuit), of)
         first = next(event for event in events if event is not None)
         renderer = kind(
             id=f"{prefix}-{uuid.uuid4().hex}",
             created=int(time.time()),
-            model=ready.model,
-            fingerprint=ready.fingerprint,
-            wants=_wants(request, asked),
+            model=pursuit.ready.model,
+            fingerprint=pursuit.ready.fingerprint,
+            wants=_wants(request, pursuit.asked),
         )
         chunks = renderer.chunks(_chain(first, events))
         if not request.stream:
             return json_response(renderer.fold(chunks))
     except BaseException:
-        generation.close()
+        pursuit.close()
         raise
     finally:
         if not request.stream:
-            generation.close()
+            pursuit.close()
     response = flask.Response(failures.events(server_sent_events(chunks)), mimetype="text/event-stream")
     # Not in the generator: one that was never begun, because its client hung up before the first byte, runs no finally.
-    response.call_on_close(generation.close)
+    response.call_on_close(pursuit.close)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
     return response
-
-
-def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
-    deadline, client = service().deadline(), client_socket()
-    for attempt in range(CONNECT_TRIES):
-        ready = service().manager.resolve(request.model, deadline, client)
-        try:
-            asked = request.generate(ready.sampling)
-            return ready, asked, Generation(ready, asked, deadline, client)
-        except EngineUnavailable:
-            if attempt == CONNECT_TRIES - 1:
-                raise
-            time.sleep(0.1)  # till the manager has noticed too
-    raise AssertionError("unreachable")
 
 
 def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
@@ -75,7 +59,7 @@ def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
     )
 
 
-def _noted(events: Generation, of: Record) -> Iterator[Any]:
+def _noted(events: Iterator[Any], of: Record) -> Iterator[Any]:
     """The events, with what the log wants of them put into the record."""
     for event in events:
         if isinstance(event, Started):

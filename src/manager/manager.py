@@ -171,6 +171,8 @@ def _ready(model: Supervised) -> ModelReady:
         engine=model.spec.engine,
         fingerprint=_fingerprint(model),
         sampling=model.entry.options.sampling(),
+        pid=model.pid or 0,
+        predecessor=model.last_death,
     )
 
 

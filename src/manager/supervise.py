@@ -35,6 +35,7 @@ from src.spec import RunnerSpec
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed
 QUIET_SECONDS = 0.5  # without a request: a gateway that was told of this runner has reached it by then
 STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counted
+CANARY_TOKENS = 1  # that a runner draws before any request
 
 
 class Attempt(NamedTuple):
@@ -56,6 +57,7 @@ class Supervised:
         self.note: str | None = None  # which engines did not load it, where another does
         self.ready: RunnerReady | None = None
         self.restarts = 0
+        self.last_death: str | None = None
         self.used_at = time.monotonic()
         self.ready_at = 0.0  # in time.monotonic() seconds
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
@@ -63,7 +65,9 @@ class Supervised:
         self._attempts = deque(attempts)
         self._environ = environ
         self._process: Process | None = None
-        self._deaths = 0
+        self._deaths = 0  # in a row
+        self._worked = False  # the process has drawn tokens for requests
+        self._killed_for: str | None = None
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
 
@@ -117,12 +121,19 @@ class Supervised:
         await self._kill()
         await self._become("gone")
 
+    async def replace_process(self, why: str) -> None:
+        """End a process that will not end by itself; another is started as after any death."""
+        self._killed_for = why
+        await self._kill()
+
     async def stats(self) -> RunnerStats | None:
         """What the runner says of its work; None where it cannot say so at once."""
         if self.state not in ("ready", "unloading"):
             return None
         try:
-            return await asyncio.wait_for(_ask(self.spec.socket), 2)
+            stats = await asyncio.wait_for(_ask(self.spec.socket), 2)
+            self._worked |= stats.generated > CANARY_TOKENS
+            return stats
         except (OSError, asyncio.TimeoutError, ProtocolError):
             return None
 
@@ -141,10 +152,12 @@ class Supervised:
                 await self._become("failed", f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
                 logs.models.error("Model {} failed to load: {}", self.entry.name, error)
                 return
-            reason = await self._death()
+            reason = self.last_death = await self._death()
             if self.state == "unloading":
                 return
-            self._deaths = 1 if time.monotonic() - began > STEADY_SECONDS else self._deaths + 1
+            # In a row are those that served nobody: a model must not be given up for some requests that kill it.
+            steady = self._worked or time.monotonic() - began > STEADY_SECONDS
+            self._deaths = 1 if steady else self._deaths + 1
             if self._deaths > len(BACKOFF):
                 await self._become("failed", f"its runner died {self._deaths} times in a row, last by {reason}")
                 logs.models.error("Model {} is given up: {}", self.entry.name, self.reason)
@@ -172,7 +185,7 @@ class Supervised:
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
-        self.stage = "reading_weights"
+        self.stage, self._worked, self._killed_for = "reading_weights", False, None
         report = await self._report()
         while isinstance(report, RunnerLoading):
             self.stage = report.stage
@@ -201,6 +214,8 @@ class Supervised:
         """Wait for the process to end; how it did."""
         assert self._process is not None
         code = await self._process.wait()
+        if self._killed_for:
+            return self._killed_for
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     async def _kill(self) -> None:

@@ -123,4 +123,5 @@ class RunnerServer:
             step_seconds=round(self._loop.busy_seconds, 3),
             compute_seconds=round(stats.compute_seconds, 3),
             tokens_per_second=round(self._loop.tokens_per_second(), 1),
+            step_age=round(self._loop.step_age(), 3),
         )

@@ -35,7 +35,6 @@ from src.spec import RunnerSpec
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed
 QUIET_SECONDS = 0.5  # without a request: a gateway that was told of this runner has reached it by then
 STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counted
-CANARY_TOKENS = 1  # that a runner draws before any request
 
 
 class Attempt(NamedTuple):
@@ -66,7 +65,6 @@ class Supervised:
         self._environ = environ
         self._process: Process | None = None
         self._deaths = 0  # in a row
-        self._worked = False  # the process has drawn tokens for requests
         self._killed_for: str | None = None
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
@@ -131,9 +129,7 @@ class Supervised:
         if self.state not in ("ready", "unloading"):
             return None
         try:
-            stats = await asyncio.wait_for(_ask(self.spec.socket), 2)
-            self._worked |= stats.generated > CANARY_TOKENS
-            return stats
+            return await asyncio.wait_for(_ask(self.spec.socket), 2)
         except (OSError, asyncio.TimeoutError, ProtocolError):
             return None
 
@@ -156,7 +152,7 @@ class Supervised:
             if self.state == "unloading":
                 return
             # In a row are those that served nobody: a model must not be given up for some requests that kill it.
-            steady = self._worked or time.monotonic() - began > STEADY_SECONDS
+            steady = await self._has_served() or time.monotonic() - began > STEADY_SECONDS
             self._deaths = 1 if steady else self._deaths + 1
             if self._deaths > len(BACKOFF):
                 await self._become("failed", f"its runner died {self._deaths} times in a row, last by {reason}")
@@ -185,7 +181,7 @@ class Supervised:
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
-        self.stage, self._worked, self._killed_for = "reading_weights", False, None
+        self.stage, self._killed_for = "reading_weights", None
         report = await self._report()
         while isinstance(report, RunnerLoading):
             self.stage = report.stage
@@ -217,6 +213,11 @@ class Supervised:
         if self._killed_for:
             return self._killed_for
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    async def _has_served(self) -> bool:
+        """Whether the process that has ended had answered a request."""
+        assert self._process and self._process.stdout
+        return bool(await self._process.stdout.read())
 
     async def _kill(self) -> None:
         if self._process and self._process.returncode is None:

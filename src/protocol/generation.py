@@ -145,8 +145,12 @@ class RunnerLoading(Message, frozen=True, kw_only=True):
     stage: str
 
 
+class RunnerServed(Message, frozen=True, kw_only=True):
+    """The last line a runner prints: it has answered a first request."""
+
+
 class RunnerReady(Message, frozen=True, kw_only=True):
-    """The one line a runner prints once it can serve."""
+    """The line a runner prints once it can serve."""
 
     context_length: int
     device: str

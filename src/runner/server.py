@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from loguru import logger
 
@@ -16,10 +16,13 @@ from src.runner.loop import EngineLoop
 class RunnerServer:
     """Serves one model's socket."""
 
-    def __init__(self, loop: EngineLoop, generator: Generator, max_requests: int) -> None:
+    def __init__(
+        self, loop: EngineLoop, generator: Generator, max_requests: int, on_first_answer: Callable[[], None] = lambda: None
+    ) -> None:
         self._loop = loop
         self._generator = generator
         self._max_requests = max_requests
+        self._on_first_answer: Callable[[], None] | None = on_first_answer
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -99,6 +102,9 @@ class RunnerServer:
             async with contextlib.aclosing(self._generator.generate(request)) as events:
                 async for event in events:
                     yield event
+            if self._on_first_answer:
+                self._on_first_answer()
+                self._on_first_answer = None
         except ServiceError as error:
             yield Failed.of(error)
         finally:

@@ -13,6 +13,7 @@ ServiceError                      one refused or failed request
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
 ├── UnsupportedMediaType          415
+├── IdempotencyKeyReused          422  the key came with another request before
 ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
@@ -107,6 +108,11 @@ class BodyTooLarge(_ClientError):
 class UnsupportedMediaType(_ClientError):
     status = 415
     code = "unsupported_media_type"
+
+
+class IdempotencyKeyReused(_ClientError):
+    status = 422
+    code = "idempotency_key_reused"
 
 
 class TooManyRequests(ServiceError):

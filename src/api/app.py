@@ -8,6 +8,7 @@ import flask
 
 from src.api import chat, completions, failures, models, record, system
 from src.api.draining import refuse_while_stopping
+from src.api.replay import Store
 from src.api.service import Service
 from src.client import ManagerClient
 from src.settings import ROOT, Settings
@@ -18,7 +19,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app = flask.Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.extensions["service"] = Service(settings, ManagerClient(str(Path(settings.run_dir) / "manager.sock")))
+    app.extensions["service"] = _service(settings)
     app.before_request(record.begin)
     app.before_request(refuse_while_stopping)
     app.after_request(record.end)
@@ -26,6 +27,12 @@ def create_app(settings: Settings) -> flask.Flask:
     for module in (chat, completions, models, system):
         app.register_blueprint(module.blueprint)
     return app
+
+
+def _service(settings: Settings) -> Service:
+    run_dir = Path(settings.run_dir)
+    bounds = settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes
+    return Service(settings, ManagerClient(str(run_dir / "manager.sock")), Store(run_dir / "kept", *bounds))
 
 
 def __getattr__(name: str) -> flask.Flask:

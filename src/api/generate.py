@@ -2,15 +2,17 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
 
-from src.api import failures
+from src.api import failures, kept
+from src.api.kept import KEY_HEADER
 from src.api.pursuit import Pursuit
 from src.api.record import Record, record
 from src.api.render import Renderer, Wants, server_sent_events
+from src.api.replay import Answer
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.protocol import Delta, Finished, Generate, Started
@@ -18,32 +20,69 @@ from src.protocol import Delta, Finished, Generate, Started
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
-    of = record()
-    to = service()
-    pursuit = Pursuit(to.manager, request.model, lambda ready: request.generate(ready.sampling), to.deadline(), client_socket())
+    if KEY_HEADER in flask.request.headers:
+        return _tell(*kept.answer(request, prefix, _wants), kind)
+    of, to = record(), service()
+    pursuit = Pursuit(to.manager, to.deadline(), client_socket())
     try:
+        pursuit.begin(request.model, lambda ready: request.generate(ready.sampling))
         of.model = pursuit.ready.model
-        events = _noted(iter(pursuit), of)
-        first = next(event for event in events if event is not None)
-        renderer = kind(
-            id=f"{prefix}-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=pursuit.ready.model,
-            fingerprint=pursuit.ready.fingerprint,
-            wants=_wants(request, pursuit.asked),
+        return _respond(
+            _noted(iter(pursuit), of),
+            pursuit.close,
+            lambda: kind(
+                id=f"{prefix}-{uuid.uuid4().hex}",
+                created=int(time.time()),
+                model=pursuit.ready.model,
+                fingerprint=pursuit.ready.fingerprint,
+                wants=_wants(request, pursuit.asked),
+            ),
+            stream=bool(request.stream),
         )
-        chunks = renderer.chunks(_chain(first, events))
-        if not request.stream:
-            return json_response(renderer.fold(chunks))
     except BaseException:
         pursuit.close()
         raise
+
+
+def reply_again(id: str, kind: type[Renderer]) -> flask.Response:
+    """The response to a question for an answer that is kept."""
+    return _tell(*kept.found(id), kind)
+
+
+def _tell(answer: Answer, is_new: bool, kind: type[Renderer]) -> flask.Response:
+    of = record()
+    events = answer.events(service().deadline(), client_socket())
+
+    def renderer() -> Renderer:
+        asked, opened = answer.asked, answer.opened
+        assert asked
+        of.model = asked.model
+        return kind(id=opened.id, created=opened.created, model=asked.model, fingerprint=asked.fingerprint, wants=asked.wants)
+
+    # Who gets an answer for the second time has not used its tokens again.
+    noted = _noted(events, of) if is_new else events
+    return _respond(noted, events.close, renderer, stream=answer.opened.stream, after=kept.last_event_id())
+
+
+def _respond(
+    events: Iterator[Any], close: Callable[[], None], renderer: Callable[[], Renderer], *, stream: bool, after: int | None = None
+) -> flask.Response:
+    """`renderer` is asked for once the first event is there. `after`: of the event that the client has seen last."""
+    try:
+        first = next(event for event in events if event is not None)
+        rendering = renderer()
+        chunks = rendering.chunks(_chain(first, events))
+        if not stream:
+            return json_response(rendering.fold(chunks))
+    except BaseException:
+        close()
+        raise
     finally:
-        if not request.stream:
-            pursuit.close()
-    response = flask.Response(failures.events(server_sent_events(chunks)), mimetype="text/event-stream")
+        if not stream:
+            close()
+    response = flask.Response(failures.events(server_sent_events(chunks, after)), mimetype="text/event-stream")
     # Not in the generator: one that was never begun, because its client hung up before the first byte, runs no finally.
-    response.call_on_close(pursuit.close)
+    response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
     return response

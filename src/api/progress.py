@@ -15,7 +15,7 @@ class Progress:
     def __init__(self, asked: Generate) -> None:
         self.fruitless = 0  # times it was asked again without a token since
         self.drawn = 0  # tokens told since it was asked
-        self._asked = asked
+        self.asked = asked
         choices = asked.n * len(asked.prompts)
         self._tokens: list[list[int]] = [[] for _ in range(choices)]
         self._ended: set[int] = set()
@@ -36,7 +36,7 @@ class Progress:
         self._resumed, self.fruitless, self.drawn = True, self.fruitless + 1, 0
         self._last.clear()
         self._skip = set() if any(self._tokens) else set(self._echoed)
-        return replace(self._asked, resume=self._tokens if any(self._tokens) else [])
+        return replace(self.asked, resume=self._tokens if any(self._tokens) else [])
 
     def push(self, event: Event) -> list[Event]:
         """What of it is new, in order."""
@@ -68,7 +68,7 @@ class Progress:
             self.drawn += len(delta.tokens)
             self._tokens[delta.index] += delta.tokens
             self._first_token_at = self._first_token_at or time.monotonic()
-        elif self._asked.echo:
+        elif self.asked.echo:
             if delta.index in self._skip:
                 self._skip.discard(delta.index)
                 return []

@@ -26,31 +26,34 @@ GUILTY = 2
 class Pursuit:
     """Iterate over its events; None among them means that none came for a while."""
 
-    def __init__(
-        self,
-        manager: ManagerClient,
-        model: str | None,
-        ask: Callable[[ModelReady], Generate],
-        deadline: float,
-        client: socket.socket | None,
-    ) -> None:
-        """Returns once a runner has the request. Raises ServiceError, ClientGone."""
+    def __init__(self, manager: ManagerClient, deadline: float, client: socket.socket | None) -> None:
+        """Before anything else, begin() or go_on_from()."""
         self._manager, self._deadline, self._client = manager, deadline, client
         self._generation: Generation | None = None
         self._on_trial = False
         self._computed = True  # since it was asked: one that waits for its trial is not
         self._deaths = self._strikes = 0
+
+    def begin(self, model: str | None, ask: Callable[[ModelReady], Generate]) -> "Pursuit":
+        """Returns once a runner has the request. Raises ServiceError, ClientGone."""
         for attempt in range(CONNECT_TRIES):
-            self.ready = manager.resolve(model, deadline, client)
+            self.ready = self._manager.resolve(model, self._deadline, self._client)
             self.asked = ask(self.ready)
             try:
-                self._generation = Generation(self.ready, self.asked, deadline, client)
+                self._generation = Generation(self.ready, self.asked, self._deadline, self._client)
                 break
             except EngineUnavailable:
                 if attempt == CONNECT_TRIES - 1:
                     raise
                 time.sleep(0.1)  # till the manager has noticed too
         self._progress = Progress(self.asked)
+        return self
+
+    def go_on_from(self, model: str, fingerprint: str, progress: Progress) -> "Pursuit":
+        """What another process began, and did not end. The runner is looked for when the events are."""
+        self.ready = ModelReady(model=model, socket="", engine="", fingerprint=fingerprint)
+        self.asked, self._progress = progress.asked, progress
+        return self
 
     def __iter__(self) -> Iterator[Event | None]:
         while True:
@@ -89,10 +92,13 @@ class Pursuit:
         if self._progress.begun and ready.fingerprint != before.fingerprint:
             raise lost  # another version of the model would go on with another's tokens
         self.ready = ready
-        if ready.pid != before.pid:
+        known = bool(before.pid)  # else it is another process's request, and nobody has died
+        if known and ready.pid != before.pid:
             self._blame(ready.predecessor or OUTSIDE[0])
         try:
-            self._generation = Generation(ready, replace(self._progress.again(), deaths=max(1, self._deaths)), self._deadline, self._client)
+            self._generation = Generation(
+                ready, replace(self._progress.again(), deaths=max(1, self._deaths) if known else 0), self._deadline, self._client
+            )
         except EngineUnavailable:
             time.sleep(0.1)  # it died meanwhile, and the next round asks again
 

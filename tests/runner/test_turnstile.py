@@ -26,7 +26,8 @@ def test_a_trial_ends_after_some_tokens_and_the_next_begins():
         second = asyncio.create_task(turnstile.enter(1))
         assert not first.drew(PROOF - 1)
         await asyncio.sleep(0)
-        assert first.open and not second.done()
+        assert first.open
+        assert not second.done()
         assert first.drew(1)
         assert not first.open
         assert (await second).open

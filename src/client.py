@@ -113,7 +113,7 @@ class Exchange:
         while True:
             now = time.monotonic()
             if now >= self._deadline:
-                raise self._abort or RequestTimeout("The request took longer than REQUEST_TIMEOUT allows. Ask for fewer tokens.")
+                raise self._abort or RequestTimeout("The request took longer than its timeout or REQUEST_TIMEOUT allows. Ask for less.")
             if now >= idle_at:
                 return False
             ready = {fd for fd, _ in self._poll.poll(1000 * (min(idle_at, self._deadline) - now))}

@@ -23,7 +23,7 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
     if KEY_HEADER in flask.request.headers:
         return _tell(*kept.answer(request, prefix, _wants), kind)
     of, to = record(), service()
-    pursuit = Pursuit(to.manager, to.deadline(), client_socket())
+    pursuit = Pursuit(to.manager, to.deadline(request.timeout), client_socket())
     try:
         pursuit.begin(request.model, lambda ready: request.generate(ready.sampling))
         of.model = pursuit.ready.model

@@ -1,7 +1,6 @@
 """Idempotency-Key and Last-Event-ID: from a request's headers to an answer that is kept. Knows no event."""
 
 import re
-import time
 from collections.abc import Callable
 
 import flask
@@ -33,7 +32,7 @@ def answer(request: Request, prefix: str, wants: Callable[[Request, Generate], W
     log, opened, is_new = to.kept.open(_owner(record()), key, route, asked, prefix, bool(request.stream))
 
     def begin() -> tuple[Pursuit, Asked]:
-        pursuit = _pursuit(to).begin(request.model, lambda ready: request.generate(ready.sampling))
+        pursuit = _pursuit(to, request.timeout).begin(request.model, lambda ready: request.generate(ready.sampling))
         ready = pursuit.ready
         return pursuit, Asked(model=ready.model, fingerprint=ready.fingerprint, request=pursuit.asked, wants=wants(request, pursuit.asked))
 
@@ -60,8 +59,8 @@ def _owner(of: Record) -> str:
     return getattr(of, "key", None) or ""
 
 
-def _pursuit(to: Service) -> Pursuit:
-    return Pursuit(to.manager, time.monotonic() + to.settings.request_timeout, client=None)
+def _pursuit(to: Service, timeout: float | None = None) -> Pursuit:
+    return Pursuit(to.manager, to.deadline(timeout), client=None)
 
 
 def _going_on(to: Service) -> Callable[[Asked, Progress], Pursuit]:

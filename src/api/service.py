@@ -1,5 +1,6 @@
 """What every route needs at hand: the settings and the way to the manager."""
 
+import math
 import socket
 import time
 
@@ -16,9 +17,9 @@ class Service(msgspec.Struct, frozen=True):
     manager: ManagerClient
     kept: Store
 
-    def deadline(self) -> float:
-        """When a request that begins now has to be through, in time.monotonic() seconds."""
-        return time.monotonic() + self.settings.request_timeout
+    def deadline(self, timeout: float | None = None) -> float:
+        """When a request that begins now has to be through, in time.monotonic() seconds. `timeout`: its own."""
+        return time.monotonic() + min(self.settings.request_timeout, timeout or math.inf)
 
 
 def service() -> Service:

@@ -131,7 +131,9 @@ class Manager:
         done, _ = await asyncio.wait({waiting}, timeout=self.settings.load_wait_seconds)
         if not done:
             self._let_go_on(waiting)
-            raise ModelLoading(f"The model {name} is being loaded. Try again shortly.", retry_after=2)
+            loading = self.fleet.loading(name)
+            seconds = loading.loaded_in() if loading else 2
+            raise ModelLoading(f"The model {name} is being loaded. Try again in about {seconds} s.", retry_after=seconds)
         return waiting.result()
 
     async def _load(self, name: str, in_place_of: Supervised | None = None) -> Supervised:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ from src.spec import RunnerSpec
 
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed
 QUIET_SECONDS = 0.5  # without a request: a gateway that was told of this runner has reached it by then
+LONGEST_WAIT = 120  # seconds: SDKs do not try again by themselves where they are told more
 STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counted
 
 
@@ -65,6 +67,7 @@ class Supervised:
         self._environ = environ
         self._process: Process | None = None
         self._deaths = 0  # in a row
+        self._began_at = time.monotonic()  # of the last load
         self._killed_for: str | None = None
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
@@ -80,6 +83,17 @@ class Supervised:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    def loaded_in(self) -> int:
+        """About how many seconds a load will still take: by the load before, else by what is read."""
+        elapsed = time.monotonic() - self._began_at
+        if self.ready:
+            left = self.ready.load_seconds - elapsed
+        else:
+            total = self.entry.facts.weight_bytes
+            read = memory.mapped_bytes(self.pid) / total if self.pid and total else 0.0
+            left = elapsed * (1 - read) / read if 0.01 < read < 1 else elapsed
+        return max(1, min(LONGEST_WAIT, math.ceil(left)))
 
     async def wait_ready(self) -> None:
         """Returns once the model can be asked. Raises ModelLoadFailed when it has failed, EngineUnavailable when unloaded."""
@@ -181,7 +195,7 @@ class Supervised:
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
-        self.stage, self._killed_for = "reading_weights", None
+        self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
         report = await self._report()
         while isinstance(report, RunnerLoading):
             self.stage = report.stage

@@ -11,6 +11,7 @@ from src.errors import InternalError, ServiceError, TooManyRequests
 from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
+from src.runner.pace import Pace
 
 
 class RunnerServer:
@@ -23,6 +24,7 @@ class RunnerServer:
         self._generator = generator
         self._max_requests = max_requests
         self._on_first_answer: Callable[[], None] | None = on_first_answer
+        self._pace = Pace()
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -93,7 +95,7 @@ class RunnerServer:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
                 f"the {self._max_requests} that MAX_CONCURRENT_REQUESTS allows.",
-                retry_after=1,
+                retry_after=self._pace.seconds_for(self._open + choices - self._max_requests),
             )
             yield Failed.of(error)
             return
@@ -109,6 +111,7 @@ class RunnerServer:
             yield Failed.of(error)
         finally:
             self._open -= choices
+            self._pace.ended(choices)
 
     def stats(self) -> RunnerStats:
         stats = self._loop.stats()

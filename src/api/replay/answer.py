@@ -53,7 +53,7 @@ class Answer:
                 if lines:
                     idle_at = now + IDLE_SECONDS
                 elif now >= deadline:
-                    raise RequestTimeout("The request took longer than REQUEST_TIMEOUT allows. Ask for fewer tokens.")
+                    raise RequestTimeout("The request took longer than its timeout or REQUEST_TIMEOUT allows. Ask for less.")
                 elif now >= idle_at:
                     idle_at = now + IDLE_SECONDS
                     yield None

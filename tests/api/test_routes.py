@@ -506,7 +506,7 @@ def test_a_request_beyond_the_limit_is_told_when_to_come_again(slow):
         for stream in (False, True):
             response = http.post(CHAT, json={**HELLO, "stream": stream})
             check_error(response, 429, "rate_limit_exceeded", told="MAX_CONCURRENT_REQUESTS")
-            assert response.headers["retry-after"] == "1"
+            assert 1 <= int(response.headers["retry-after"]) <= 120
         assert http.get("/health").status_code == 200
     wait_until(lambda: httpx.post(slow.url + CHAT, json=HELLO).status_code == 200, what="room for the next request")
 
@@ -566,7 +566,7 @@ def test_while_the_model_loads_a_request_is_told_when_to_come_again():
                 for path, body in ((CHAT, HELLO), (COMPLETIONS, {"prompt": "x", "stream": True})):
                     response = http.post(path, json=body)
                     check_error(response, 503, "model_loading", told="echo is being loaded")
-                    assert response.headers["retry-after"] == "2"
+                    assert 1 <= int(response.headers["retry-after"]) <= 120
                 health = http.get("/health")
                 assert (health.status_code, health.json()["status"]) == (503, "loading")
                 assert health.headers["retry-after"] == "2"

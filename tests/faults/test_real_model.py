@@ -93,4 +93,6 @@ def test_streams_of_a_runner_that_is_killed_every_so_many_tokens_are_those_of_on
         alone = [ask(server, f"Tell a story about the house number {number}.", **fields(number)) for number in range(2)]
         exact = all(one.texts == many.texts for one, many in zip(alone, whole, strict=False))
         for number, (one, other) in enumerate(zip(whole, cut, strict=True)):
-            assert_same(one, other, greedy=fields(number)["temperature"] == 0 or not exact)
+            sampled = fields(number)["temperature"] > 0
+            if exact or not sampled:  # else another draw is as right
+                assert_same(one, other, greedy=not sampled)

@@ -15,7 +15,7 @@ from src.api.render import Renderer, Wants, server_sent_events
 from src.api.replay import Answer
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
-from src.protocol import Delta, Finished, Generate, Started
+from src.protocol import Generate
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
@@ -101,12 +101,8 @@ def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
 def _noted(events: Iterator[Any], of: Record) -> Iterator[Any]:
     """The events, with what the log wants of them put into the record."""
     for event in events:
-        if isinstance(event, Started):
-            of.prompt_tokens, of.queue_time = event.prompt_tokens, event.queue_seconds
-        elif isinstance(event, Delta):
-            of.note_first_token()
-        elif isinstance(event, Finished):
-            of.completion_tokens = event.completion_tokens
+        if event is not None:
+            of.note(event)
         yield event
 
 

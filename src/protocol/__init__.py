@@ -1,9 +1,10 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway asks a runner (generation) or the manager (management); both answer with events
-and end with the last of them.
+and end with the last of them. What a gateway tells the manager unasked (figures) is not answered.
 """
 
+from src.protocol.figures import RequestEnded, TokenGaps, Told
 from src.protocol.generation import (
     AskStats,
     ChatPrompt,
@@ -36,6 +37,7 @@ from src.protocol.lines import (
 )
 from src.protocol.management import (
     AskDownloads,
+    AskMetrics,
     AskPlan,
     AskStatus,
     Download,
@@ -45,6 +47,7 @@ from src.protocol.management import (
     LoadProgress,
     ManagerEvent,
     ManagerRequest,
+    Metrics,
     ModelPlan,
     ModelReady,
     ModelState,
@@ -59,6 +62,7 @@ from src.protocol.management import (
 __all__ = [
     "MAX_LINE_BYTES",
     "AskDownloads",
+    "AskMetrics",
     "AskPlan",
     "AskStats",
     "AskStatus",
@@ -77,12 +81,14 @@ __all__ = [
     "ManagerEvent",
     "ManagerRequest",
     "Message",
+    "Metrics",
     "ModelPlan",
     "ModelReady",
     "ModelState",
     "OnTrial",
     "ProcessUse",
     "ProtocolError",
+    "RequestEnded",
     "Resolve",
     "RunnerEvent",
     "RunnerLoading",
@@ -95,8 +101,10 @@ __all__ = [
     "Started",
     "Switch",
     "TextPrompt",
+    "TokenGaps",
     "TokenLogprob",
     "TokenPrompt",
+    "Told",
     "ToolCallDelta",
     "Unload",
     "Unloaded",

@@ -46,6 +46,8 @@ def respond(error: Exception) -> flask.Response:
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     if failure.code in _NOT_TO_RETRY:
         response.headers["x-should-retry"] = "false"
+    if failure.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     return response

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
+from msgspec.structs import replace
 
-from src.api import failures, kept
+from src.api import access, failures, kept
 from src.api.kept import KEY_HEADER
 from src.api.pursuit import Pursuit
 from src.api.record import Record, record
@@ -15,17 +16,17 @@ from src.api.render import Renderer, Wants, server_sent_events
 from src.api.replay import Answer
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
-from src.protocol import Generate
+from src.protocol import Generate, ModelReady
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     if KEY_HEADER in flask.request.headers:
-        return _tell(*kept.answer(request, prefix, _wants), kind)
+        return _tell(*kept.answer(request, prefix, _asking(request), _wants), kind)
     of, to = record(), service()
     pursuit = Pursuit(to.manager, to.deadline(request.timeout), client_socket())
     try:
-        pursuit.begin(request.model, lambda ready: request.generate(ready.sampling))
+        pursuit.begin(request.model, _asking(request))
         of.model = pursuit.ready.model
         return _respond(
             _noted(iter(pursuit), of),
@@ -86,6 +87,13 @@ def _respond(
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
     return response
+
+
+def _asking(request: ChatRequest | CompletionRequest) -> Callable[[ModelReady], Generate]:
+    """What a model is asked for it. Raises what forbids asking at all."""
+    access.see(request.model)
+    key = record().key or ""
+    return lambda ready: replace(request.generate(ready.sampling), key=key)
 
 
 def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:

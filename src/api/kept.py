@@ -13,7 +13,7 @@ from src.api.replay import Answer, Asked, digest
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import Service, service
 from src.errors import InvalidValue
-from src.protocol import Generate
+from src.protocol import Generate, ModelReady
 
 KEY_HEADER = "Idempotency-Key"
 EVENT_HEADER = "Last-Event-ID"
@@ -22,7 +22,9 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 Request = ChatRequest | CompletionRequest
 
 
-def answer(request: Request, prefix: str, wants: Callable[[Request, Generate], Wants]) -> tuple[Answer, bool]:
+def answer(
+    request: Request, prefix: str, asking: Callable[[ModelReady], Generate], wants: Callable[[Request, Generate], Wants]
+) -> tuple[Answer, bool]:
     """The answer to a request with an Idempotency-Key, and whether it is a new one. Raises InvalidValue, IdempotencyKeyReused."""
     key = flask.request.headers[KEY_HEADER]
     if not _KEY.fullmatch(key):
@@ -32,7 +34,7 @@ def answer(request: Request, prefix: str, wants: Callable[[Request, Generate], W
     log, opened, is_new = to.kept.open(_owner(record()), key, route, asked, prefix, bool(request.stream))
 
     def begin() -> tuple[Pursuit, Asked]:
-        pursuit = _pursuit(to, request.timeout).begin(request.model, lambda ready: request.generate(ready.sampling))
+        pursuit = _pursuit(to, request.timeout).begin(request.model, asking)
         ready = pursuit.ready
         return pursuit, Asked(model=ready.model, fingerprint=ready.fingerprint, request=pursuit.asked, wants=wants(request, pursuit.asked))
 
@@ -56,7 +58,7 @@ def last_event_id() -> int:
 
 def _owner(of: Record) -> str:
     """The name of the API key that asks: nobody finds another's answers."""
-    return getattr(of, "key", None) or ""
+    return of.key or ""
 
 
 def _pursuit(to: Service, timeout: float | None = None) -> Pursuit:

@@ -1,4 +1,4 @@
-"""What every route needs at hand: the settings and the way to the manager."""
+"""What every route needs at hand: the settings, the keys, and the way to the manager."""
 
 import math
 import socket
@@ -7,6 +7,8 @@ import time
 import flask
 import msgspec
 
+from src.api.address import Proxies
+from src.api.keyring import Keyring
 from src.api.replay import Store
 from src.client import ManagerClient
 from src.settings import Settings
@@ -15,6 +17,8 @@ from src.settings import Settings
 class Service(msgspec.Struct, frozen=True):
     settings: Settings
     manager: ManagerClient
+    keyring: Keyring
+    proxies: Proxies
     kept: Store
 
     def deadline(self, timeout: float | None = None) -> float:

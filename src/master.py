@@ -4,6 +4,7 @@ The master is never patched by gevent, but its workers are, after this was impor
 asyncio. State lives in the module because workers inherit it by fork.
 """
 
+import contextlib
 import errno
 import ipaddress
 import mmap
@@ -96,6 +97,8 @@ def on_starting(server: Any) -> None:
         _run_dir = rundir.claim(settings.run_dir)
     except SettingsError as error:
         _refuse(str(error))
+    with contextlib.suppress(FileNotFoundError):  # of a server that was killed: only a manager of this one may go by it
+        os.unlink(os.path.join(_run_dir, "loaded.json"))
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.

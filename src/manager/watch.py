@@ -20,6 +20,7 @@ async def watch(manager: Manager) -> None:
     hangs = Hangs(manager.settings.engine_stall_seconds)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
+        manager.note_loaded()
         models = manager.fleet.ready()
         said = dict(zip(models, await asyncio.gather(*(model.stats() for model in models)), strict=True))
         hanging = hangs.look({model.pid: stats for model, stats in said.items() if model.pid and model.state == "ready"})

@@ -14,6 +14,7 @@ from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
 Chunk = dict[str, Any]
 Event = Started | Delta | Ended | Finished
 PING = b": ping\n\n"  # a comment: clients skip it, dead connections show
+REASONING = ("reasoning_content", "reasoning")  # two names that clients look for
 DONE = b"data: [DONE]\n\n"
 
 
@@ -128,7 +129,7 @@ class ChatRenderer(Renderer):
     def _said(self, delta: Delta) -> Chunk:
         said: Chunk = {}
         if delta.reasoning:
-            said["reasoning_content"] = delta.reasoning
+            said |= dict.fromkeys(REASONING, delta.reasoning)
         if delta.text:
             said["content"] = delta.text
         if delta.tool_calls:
@@ -145,8 +146,9 @@ class ChatRenderer(Renderer):
     def _add(self, whole: Chunk, part: Chunk) -> None:
         message, delta = whole["message"], part["delta"]
         message["content"] += delta.get("content", "")
-        if reasoning := delta.get("reasoning_content"):
-            message["reasoning_content"] = message.get("reasoning_content", "") + reasoning
+        for name in REASONING:
+            if name in delta:
+                message[name] = message.get(name, "") + delta[name]
         for piece in delta.get("tool_calls", []):
             calls = message.setdefault("tool_calls", [])
             if "id" in piece:

@@ -70,7 +70,7 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, tool_format=spec.tool_format)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:

@@ -5,19 +5,22 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
 from src.sampling import nth_seed
 from src.text.channels import PlainText
+from src.text.dialect import Dialect
 from src.text.grammar import GrammarCompiler, Limits, source_of
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
+from src.text.tools.call import Function
 
 Event = Started | Delta | Ended | Finished
 
@@ -53,10 +56,12 @@ class Generator:
         template: ChatTemplate | None,
         context_length: int,
         grammar_limits: Limits | None = None,
+        tool_format: str | None = None,
     ) -> None:
+        """Raises ModelLoadFailed for a `tool_format` that is not known."""
         self._loop = loop
         self._tokenizer = tokenizer
-        self._template = template
+        self._dialect = Dialect(template, tokenizer, tool_format) if template else None
         self._context_length = context_length
         self._grammars = GrammarCompiler(tokenizer, grammar_limits)
 
@@ -66,11 +71,11 @@ class Generator:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
-        grammars = await self._compile(request)
+        grammars = await self._compile(request, prompts)
         answers = [
             _Answer(
                 prompt,
-                Choice(index * request.n + choice, request, self._tokenizer, PlainText()),
+                self._choice(index * request.n + choice, request, prompt),
                 first=choice == 0,
                 grammar=grammars[index * request.n + choice],
             )
@@ -158,20 +163,42 @@ class Generator:
             mailbox,
         )
 
-    async def _compile(self, request: Generate) -> list[Grammar | None]:
-        """A grammar for each choice, behind the tokens that are known of it; None where it may say anything. Raises InvalidSchema."""
-        count = request.n * len(request.prompts)
-        constraint = request.constraint
-        if constraint is None:
-            return [None] * count
-        for param in ("ignore_eos", "min_tokens"):
-            if getattr(request.sampling, param):
-                raise InvalidValue(f"{param} cannot go with {constraint.param}, which says where the answer ends.", param)
-        return await asyncio.to_thread(self._follow_constraint, constraint, request.resume or [[]] * count)
+    def _choice(self, index: int, request: Generate, prompt: list[int]) -> Choice:
+        asked = request.prompts[index // request.n]
+        if self._dialect is None or not isinstance(asked, ChatPrompt):
+            return Choice(index, request, self._tokenizer, PlainText())
+        channels = self._dialect.channels(prompt, _functions(asked.tools))
+        return Choice(index, request, self._tokenizer, channels, self._dialect.shown)
 
-    def _follow_constraint(self, constraint: Constraint, known: list[list[int]]) -> list[Grammar | None]:
-        source = source_of(constraint.form, constraint.source, self._grammars.limits, constraint.param)
-        return [self._grammars.compile(source, tokens, constraint.param) for tokens in known]
+    async def _compile(self, request: Generate, prompts: list[list[int]]) -> list[Grammar | None]:
+        """A grammar for each choice, behind the tokens that are known of it; None where it may say anything. Raises InvalidSchema."""
+        param = request.constraint.param if request.constraint else "tools"
+        sources = await asyncio.to_thread(self._sources, request, prompts, param)
+        if not any(sources):
+            return [None] * (request.n * len(prompts))
+        for field_ in ("ignore_eos", "min_tokens"):
+            if getattr(request.sampling, field_):
+                raise InvalidValue(f"{field_} cannot go with {param}, which says where the answer ends.", field_)
+        return await asyncio.to_thread(self._grammars_of, request, sources, param)
+
+    def _sources(self, request: Generate, prompts: list[list[int]], param: str) -> list[str | None]:
+        """A grammar's source for each prompt."""
+        constraint, content = request.constraint, None
+        if constraint:
+            content = source_of(constraint.form, constraint.source, self._grammars.limits, param)
+        return [self._source(asked, tokens, content) for asked, tokens in zip(request.prompts, prompts, strict=True)]
+
+    def _source(self, asked: ChatPrompt | TextPrompt | TokenPrompt, prompt: list[int], content: str | None) -> str | None:
+        if self._dialect is None or not isinstance(asked, ChatPrompt):
+            return content
+        functions = [one for one in _functions(asked.tools) if asked.only_tool in (None, one.name)]
+        parallel = asked.parallel_calls and asked.only_tool is None
+        return self._dialect.grammar(prompt, functions, forced=asked.must_call, parallel=parallel, content=content, grammars=self._grammars)
+
+    def _grammars_of(self, request: Generate, sources: list[str | None], param: str) -> list[Grammar | None]:
+        known = request.resume or [[]] * (request.n * len(sources))
+        each = [source for source in sources for _ in range(request.n)]
+        return [self._grammars.compile(source, tokens, param) if source else None for source, tokens in zip(each, known, strict=True)]
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
@@ -194,17 +221,29 @@ class Generator:
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         if isinstance(prompt, ChatPrompt):
-            if self._template is None:
-                raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-            for message in prompt.messages:
-                self._refuse_if_too_long(message["content"] or "", "messages")
-            return self._tokenizer.encode(self._template.render(prompt.messages), add_bos=True)
+            return self._tokenizer.encode(self._render(prompt), add_bos=True)
         if isinstance(prompt, TextPrompt):
             self._refuse_if_too_long(prompt.text, "prompt")
             return self._tokenizer.encode(prompt.text, add_bos=True)
         if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
             raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
         return prompt.tokens
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        if self._dialect is None:
+            raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
+        for message in prompt.messages:
+            self._refuse_if_too_long(message["content"] or "", "messages")
+        for place, tool in enumerate(prompt.tools):
+            self._refuse_if_too_long(tool["function"]["description"], f"tools[{place}].function.description")
+        return self._dialect.prompt(
+            prompt.messages,
+            tools=prompt.tools,
+            variables=prompt.variables,
+            effort=prompt.reasoning_effort,
+            generation_prompt=prompt.generation_prompt,
+            continued=prompt.continued,
+        )
 
     def _refuse_if_too_long(self, text: str, param: str) -> None:
         """By its size alone, before megabytes cost seconds of rendering and encoding."""
@@ -217,6 +256,18 @@ class Generator:
             "and the completion needs at least one. Shorten the prompt, or raise CONTEXT_LENGTH.",
             param,
         )
+
+
+def _functions(tools: list[dict[str, Any]]) -> list[Function]:
+    return [
+        Function(
+            name=tool["function"]["name"],
+            parameters=tool["function"].get("parameters"),
+            strict=bool(tool["function"].get("strict")),
+            param=f"tools[{place}].function.parameters",
+        )
+        for place, tool in enumerate(tools)
+    ]
 
 
 def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:

@@ -8,13 +8,14 @@ from typing import Any
 
 from src.errors import InvalidValue, UnsupportedField
 from src.text.channels import Channels, PlainText
+from src.text.grammar import GrammarCompiler
 from src.text.history import History, Message
 from src.text.template import ChatTemplate
-from src.text.thinking import MARKS, Marks, Thinking, phase
+from src.text.thinking import MARKS, Marks, Phase, Thinking, phase
 from src.text.tokenizer import Tokenizer
 from src.text.tools import by_name, detect, harmony
 from src.text.tools.call import Function
-from src.text.tools.lark import Check, Lark, Token, Want
+from src.text.tools.lark import Lark, Token, Want
 
 SWITCHES = ("enable_thinking", "thinking")  # two names that templates have for one thing
 EFFORT = "reasoning_effort"
@@ -63,16 +64,29 @@ class Dialect:
         return Thinking(self._marks, answer, phase(self._marks, self._end_of(prompt)))
 
     def grammar(
-        self, prompt: list[int], functions: list[Function], *, forced: bool, parallel: bool, content: str | None, compiles: Check
+        self,
+        prompt: list[int],
+        functions: list[Function],
+        *,
+        forced: bool,
+        parallel: bool,
+        content: str | None,
+        grammars: GrammarCompiler,
     ) -> str | None:
-        """The Lark grammar of an answer; None where any text will do. `content`: a Lark rule of an answer that is no call."""
+        """The source of an answer's grammar; None where any text will do. `content`: that of an answer that is no call.
+
+        Raises InvalidSchema for a strict function whose schema cannot be enforced.
+        """
         if not (forced or content is not None or any(one.strict for one in functions) or (functions and not parallel)):
             return None
-        lark = Lark(self.token_of, compiles)
-        want = Want(forced=forced, parallel=parallel, content=content, marks=self._marks, phase=phase(self._marks, self._end_of(prompt)))
+        where = phase(self._marks, self._end_of(prompt))
+        if content is not None and not functions and not self._harmony and where is Phase.OVER:
+            return content
+        lark = Lark(self.token_of, grammars, content)
+        want = Want(forced=forced, parallel=parallel, content=bool(content), marks=self._marks, phase=where)
         if functions or self._harmony:
             return lark.source(self._format.grammar(lark, functions, want))
-        return lark.source(f"{lark.thinking(want)} {content}")
+        return lark.source(f"{lark.thinking(want)} {lark.content}")
 
     def token_of(self, text: str) -> Token | None:
         tokens = self._tokenizer.encode(text, add_bos=False)

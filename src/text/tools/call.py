@@ -19,6 +19,7 @@ class Function:
     name: str
     parameters: dict[str, Any] | None = None
     strict: bool = False
+    param: str = "tools"  # what a refusal of the schema names
 
 
 @dataclass(frozen=True)

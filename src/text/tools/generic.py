@@ -4,6 +4,7 @@ The form is this service's own. The model is told about it in the system prompt.
 """
 
 import json
+from typing import Any
 
 from src.text.reader import Reading
 from src.text.tools.call import Call, Function, written
@@ -12,7 +13,7 @@ from src.text.tools.lark import Lark, Want, named
 
 MARKERS = ()
 KEY = '{"tool_calls": ['
-FREE = r'/(?s:.*)/ & ~/[ \n]*\{[ \n]*"tool_calls"(?s:.*)/'
+FREE = r'/\S(?s:.*)/ & ~/\{\s*"tool_calls"(?s:.*)/'
 
 
 def is_of(template: str) -> bool:
@@ -60,4 +61,11 @@ def write(calls: list[Call]) -> str:
 def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
     call = named(lark, functions)
     more = f'(", " {call})*' if want.parallel else ""
-    return lark.answer(want, None, f'{lark.text(KEY)} {call} {more} "]}}"', free=FREE)
+    return lark.answer(want, None, f'{lark.text(KEY)} {call} {more} "]}}"', free=FREE, whole=lambda: _schema(lark, functions, want))
+
+
+def _schema(lark: Lark, functions: list[Function], want: Want) -> dict[str, Any]:
+    call = lark.calls_schema(functions)
+    most = {} if want.parallel else {"maxItems": 1}
+    calls = {"type": "array", "minItems": 1, **most, "items": {"anyOf": call.pop("anyOf")}}
+    return {"type": "object", "properties": {"tool_calls": calls}, "required": ["tool_calls"], "additionalProperties": False, **call}

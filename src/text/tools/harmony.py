@@ -89,12 +89,12 @@ def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
     between = f'{end} {start} "assistant"'
     thought = lark.rule(f'{channel} "analysis" {message} TEXT? {between}')
     if not functions:
-        return f'{thought}* {channel} "final" {message} {want.content or "TEXT"}'
+        return f'{thought}* {channel} "final" {message} {lark.content}'
     json = f'" " {lark.marker(CONSTRAIN)} "json" {message}'
     calls = lark.either(f"{lark.text(one.name)} {json} {lark.arguments(one)}" for one in functions)
     call = lark.rule(f'{channel} "commentary to=functions." {calls}')
     if want.forced:
         return f"{thought}* {call}"
     said = lark.rule(f'{channel} "commentary" {message} TEXT? {between}')
-    final = lark.rule(f'{channel} "final" {message} {want.content or "TEXT"}')
+    final = lark.rule(f'{channel} "final" {message} {lark.content}')
     return f"({thought} | {said})* ({call} | {final})"

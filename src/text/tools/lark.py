@@ -4,17 +4,21 @@ Knows no tool format and no tokenizer: a marker's token id is told by who makes 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from src.errors import InvalidSchema
+from src.text.grammar import GrammarCompiler, source_of
 from src.text.thinking import Marks, Phase
 from src.text.tools.call import Function
-from src.text.tools.schema import closed
+from src.text.tools.schema import closed, moved
 
 # As Python's json.dumps writes, which models were trained on; and no room for endless whitespace.
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-Check = Callable[[str], bool]  # whether llguidance takes a grammar
+GAP = r"/[ \n]{1,4}/?"  # what may stand before an answer
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,32 @@ class Want:
 
     forced: bool = False  # a call, and nothing else
     parallel: bool = True  # as many calls as the model likes
-    content: str | None = None  # the rule of an answer that is no call; None: any text
+    content: bool = False  # an answer that is no call is held to a grammar of its own
     marks: Marks | None = None
     phase: Phase = Phase.OVER
 
 
 class Lark:
-    def __init__(self, token_of: Callable[[str], Token | None], compiles: Check) -> None:
+    def __init__(self, token_of: Callable[[str], Token | None], grammars: GrammarCompiler, content: str | None = None) -> None:
+        """`content`: the source of a grammar that an answer without calls is held to."""
         self._token_of = token_of
-        self._compiles = compiles
+        self._grammars = grammars
+        self._content = content
         self._rules: list[str] = []
         self._known: dict[str, str] = {}
 
+    @property
+    def content(self) -> str:
+        """The rule of an answer without calls."""
+        return "TEXT" if self._content is None else "@content"
+
     def source(self, start: str) -> str:
-        return "\n".join(["%llguidance {}", f"start: {start}", *self._rules, r"TEXT: /(.|\n)*/", ""])
+        source = "\n".join(["%llguidance {}", f"start: {start}", *self._rules, r"TEXT: /(.|\n)*/", ""])
+        if self._content is None:
+            return source
+        is_lark = not self._content.startswith("{")
+        inner = {"lark_grammar": self._content} if is_lark else json.loads(self._content)["grammars"][0]
+        return json.dumps({"grammars": [{"lark_grammar": source}, {**inner, "name": "content"}]}, ensure_ascii=False)
 
     def rule(self, body: str) -> str:
         """A rule's name; one name for one body."""
@@ -83,26 +99,59 @@ class Lark:
         return f"({by_text} | {by_id})" if by_id else by_text
 
     def json(self, schema: dict[str, Any], function: Function) -> str:
-        """The rule of a JSON value. A schema that is not strict and that llguidance cannot follow is one for any value."""
-        written = f"%json {json.dumps({**schema, 'x-guidance': STYLE}, ensure_ascii=False)}"
-        if not function.strict and not self._compiles(f"start: {written}\n"):
-            written = f"%json {json.dumps({'x-guidance': STYLE})}"
-        return self.rule(written)
+        """The rule of one argument."""
+        return self._schema(schema, {}, function)
+
+    def calls_schema(self, functions: list[Function], *, key: str = "arguments") -> dict[str, Any]:
+        """The schema of a call as an object with a name and arguments."""
+        calls, definitions = [], {}
+        for place, function in enumerate(functions):
+            parameters = json.loads(self.rule_body(self.arguments(function)).removeprefix("%json "))
+            options = parameters.pop("x-guidance")
+            definitions[f"function{place}"] = moved(parameters, f"#/$defs/function{place}")
+            properties = {"name": {"const": function.name}, key: {"$ref": f"#/$defs/function{place}"}}
+            calls.append({"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False})
+        return {"anyOf": calls, "$defs": definitions, "x-guidance": options}
+
+    def rule_body(self, name: str) -> str:
+        return next(body for body, known in self._known.items() if known == name)
 
     def arguments(self, function: Function) -> str:
         """The rule of a call's arguments, as one JSON object."""
-        schema = closed(function.parameters)
-        written = f"%json {json.dumps({**schema, 'x-guidance': STYLE}, ensure_ascii=False)}"
-        if not function.strict and not self._compiles(f"start: {written}\n"):
-            written = f"%json {json.dumps({'type': 'object', 'x-guidance': STYLE})}"
+        return self._schema(closed(function.parameters), ANY_OBJECT, function)
+
+    def _schema(self, schema: dict[str, Any], otherwise: dict[str, Any], function: Function) -> str:
+        """A schema that cannot be enforced is refused where it is strict, else it asks no more than `otherwise`."""
+        try:
+            written = self._written(schema, function.param)
+            self._grammars.compile(f"start: {written}", param=function.param)
+        except InvalidSchema:
+            if function.strict:
+                raise
+            written = self._written(otherwise, function.param)
         return self.rule(written)
 
-    def answer(self, want: Want, opening: str | None, call: str, *, between: str | None = None, free: str = "TEXT") -> str:
+    def _written(self, schema: dict[str, Any], param: str) -> str:
+        source = source_of("json_schema", json.dumps(schema), self._grammars.limits, param)
+        return _in_style(json.loads(source)["grammars"][0]["json_schema"])
+
+    def answer(
+        self,
+        want: Want,
+        opening: str | None,
+        call: str,
+        *,
+        between: str | None = None,
+        free: str = "TEXT",
+        whole: Callable[[], dict[str, Any]] | None = None,
+    ) -> str:
         """The whole answer: reasoning, then calls or content.
 
         `opening`: the marker that begins a call, or a list of calls; None where nothing does, and only the answer's first
-        character tells: `free` is then the terminal of an answer that is no call. `call`: the rule of what follows the
-        opening. `between`: what stands between one call and the next opening; None where `call` holds a list.
+        character tells: `free` is then the terminal of an answer that is no call, and begins with no whitespace. `call`: the
+        rule of what follows the opening. `between`: what stands between one call and the next opening; None where `call`
+        holds a list. `whole`: where calls are JSON from the first character to the last, the schema of all that; beside
+        content that is JSON too they are read by one lexer.
         """
         thinking = self.thinking(want)
         first = f"{self.marker(opening) if opening else ''} {call}"
@@ -110,28 +159,41 @@ class Lark:
         if want.forced:
             again = f"({self.text(between) if between else ''} {first})*" if more else ""
             return f"{thinking} {first} {again}"
-        if want.content is not None:
+        if want.content:
             again = f"({self.text(between) if between else ''} {first})*" if more else ""
-            return f"{thinking} ({first} {again} | {want.content})"
+            if whole and (content := self._json_content()):
+                return f"{thinking} ({self.rule(_in_style(whole()))} | {content})"
+            return f"{thinking} ({first} {again} | {self.content})"
         if opening is None:
-            return f"{thinking} ({call} | {self.rule_of_terminal(free)})?"
+            if want.marks and want.phase is Phase.POSSIBLE:  # the longest terminal wins: this one must not take the reasoning
+                free += f" & ~/{re.escape(want.marks.opening)}(?s:.*)/"
+            return f"{thinking or GAP} ({call} | {self._terminal(free)})?"
         begun = f"{self.through(opening)} {call}"
         return f"{thinking} ({begun})* TEXT" if more else f"{thinking} ({begun} | TEXT)"
 
     def thinking(self, want: Want) -> str:
-        """Reasoning, and the line breaks behind it, as far as they are still to come."""
+        """Reasoning, and the whitespace behind it, as far as they are still to come."""
         if want.marks is None or want.phase is Phase.OVER:
             return ""
-        rest = f"{self.through(want.marks.closing)} /\\n{{1,2}}/?"
-        return rest if want.phase is Phase.BEGUN else f"({self.marker(want.marks.opening)} {rest})?"
+        rest = self.through(want.marks.closing)
+        return f"{rest if want.phase is Phase.BEGUN else f'({self.marker(want.marks.opening)} {rest})?'} {GAP}"
 
-    def rule_of_terminal(self, terminal: str) -> str:
-        if terminal == "TEXT":
-            return terminal
+    def _json_content(self) -> str | None:
+        """The rule of content that is JSON, in the style of calls; None where it is something else."""
+        assert self._content
+        schema = json.loads(self._content)["grammars"][0].get("json_schema") if self._content.startswith("{") else None
+        return self.rule(_in_style(schema)) if schema else None
+
+    def _terminal(self, terminal: str) -> str:
         name = f"FREE{len(self._known)}"
         self._known[f"terminal {name}"] = name
         self._rules.append(f"{name}: {terminal}")
         return name
+
+
+def _in_style(schema: dict[str, Any]) -> str:
+    options = {key: value for key, value in schema.get("x-guidance", {}).items() if key != "whitespace_pattern"}
+    return f"%json {json.dumps({**schema, 'x-guidance': options | STYLE}, ensure_ascii=False)}"
 
 
 def named(lark: Lark, functions: list[Function], *, key: str = "arguments") -> str:

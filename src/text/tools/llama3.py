@@ -13,7 +13,7 @@ from src.text.tools.lark import Lark, Want, named
 TAG = "<|python_tag|>"
 MARKERS = (TAG,)
 SIGN = re.compile(r'<\|python_tag\|>|Environment: ipython|"name": function name, "parameters"')
-FREE = r"/[^{](?s:.*)/"
+FREE = r"/[^{\s](?s:.*)/"
 
 
 def is_of(template: str) -> bool:
@@ -51,4 +51,4 @@ def write(calls: list[Call]) -> str:
 def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
     call = named(lark, functions, key="parameters")
     more = f'("; " {call})*' if want.parallel else ""
-    return lark.answer(want, None, f"{call} {more}", free=FREE)
+    return lark.answer(want, None, f"{call} {more}", free=FREE, whole=lambda: lark.calls_schema(functions, key="parameters"))

@@ -41,6 +41,17 @@ def with_definitions(schema: Schema, root: Schema) -> Schema:
     return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema}
 
 
+def moved(schema: Any, to: str) -> Any:
+    """The schema as it has to be at another place of a larger one: its references go along."""
+    if isinstance(schema, list):
+        return [moved(one, to) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    here = {key: moved(value, to) for key, value in schema.items()}
+    reference = schema.get("$ref")
+    return {**here, "$ref": to + reference[1:]} if isinstance(reference, str) and reference.startswith("#") else here
+
+
 def types_of(schema: Schema, root: Schema, hops: int = MOST_HOPS) -> set[str]:
     """The JSON types that an argument may have; empty where the schema does not say."""
     if not hops or not isinstance(schema, dict):

@@ -10,7 +10,7 @@ from src.errors import UnsupportedContent
 
 MAX_MESSAGES = 2048
 MAX_CALLS = 128  # of one message
-MEDIA = ("image", "audio", "video", "file", "document")  # what types of parts that are no text begin with, or contain
+MEDIA = ("image", "audio", "video", "file", "document")  # a type of part has one of them in its name
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -77,5 +77,7 @@ def refuse_media(messages: Any) -> None:
         content = message.get("content") if isinstance(message, dict) else None
         for place, part in enumerate(content if isinstance(content, list) else []):
             kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and any(word in kind for word in MEDIA):
-                raise UnsupportedContent(f"This server takes text only, and no {kind[:40]}.", f"messages[{index}].content[{place}]")
+            found = next((word for word in MEDIA if isinstance(kind, str) and word in kind), None)
+            if found:
+                param = f"messages[{index}].content[{place}]"
+                raise UnsupportedContent(f"{param} is a part with {found}: this server takes text only.", param)

@@ -5,7 +5,6 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -13,14 +12,14 @@ from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
+from src.runner.grammars import Grammars, functions_of
 from src.runner.loop import EngineLoop, Mailbox
 from src.sampling import nth_seed
 from src.text.channels import PlainText
 from src.text.dialect import Dialect
-from src.text.grammar import GrammarCompiler, Limits, source_of
+from src.text.grammar import Limits
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
-from src.text.tools.call import Function
 
 Event = Started | Delta | Ended | Finished
 
@@ -63,7 +62,11 @@ class Generator:
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format) if template else None
         self._context_length = context_length
-        self._grammars = GrammarCompiler(tokenizer, grammar_limits)
+        self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
+
+    def close(self) -> None:
+        """No request may be running."""
+        self._grammars.close()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
@@ -71,7 +74,7 @@ class Generator:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
-        grammars = await self._compile(request, prompts)
+        grammars = await self._grammars.of(request, prompts)
         answers = [
             _Answer(
                 prompt,
@@ -167,38 +170,8 @@ class Generator:
         asked = request.prompts[index // request.n]
         if self._dialect is None or not isinstance(asked, ChatPrompt):
             return Choice(index, request, self._tokenizer, PlainText())
-        channels = self._dialect.channels(prompt, _functions(asked.tools))
+        channels = self._dialect.channels(prompt, functions_of(asked.tools))
         return Choice(index, request, self._tokenizer, channels, self._dialect.shown)
-
-    async def _compile(self, request: Generate, prompts: list[list[int]]) -> list[Grammar | None]:
-        """A grammar for each choice, behind the tokens that are known of it; None where it may say anything. Raises InvalidSchema."""
-        param = request.constraint.param if request.constraint else "tools"
-        sources = await asyncio.to_thread(self._sources, request, prompts, param)
-        if not any(sources):
-            return [None] * (request.n * len(prompts))
-        for field_ in ("ignore_eos", "min_tokens"):
-            if getattr(request.sampling, field_):
-                raise InvalidValue(f"{field_} cannot go with {param}, which says where the answer ends.", field_)
-        return await asyncio.to_thread(self._grammars_of, request, sources, param)
-
-    def _sources(self, request: Generate, prompts: list[list[int]], param: str) -> list[str | None]:
-        """A grammar's source for each prompt."""
-        constraint, content = request.constraint, None
-        if constraint:
-            content = source_of(constraint.form, constraint.source, self._grammars.limits, param)
-        return [self._source(asked, tokens, content) for asked, tokens in zip(request.prompts, prompts, strict=True)]
-
-    def _source(self, asked: ChatPrompt | TextPrompt | TokenPrompt, prompt: list[int], content: str | None) -> str | None:
-        if self._dialect is None or not isinstance(asked, ChatPrompt):
-            return content
-        functions = [one for one in _functions(asked.tools) if asked.only_tool in (None, one.name)]
-        parallel = asked.parallel_calls and asked.only_tool is None
-        return self._dialect.grammar(prompt, functions, forced=asked.must_call, parallel=parallel, content=content, grammars=self._grammars)
-
-    def _grammars_of(self, request: Generate, sources: list[str | None], param: str) -> list[Grammar | None]:
-        known = request.resume or [[]] * (request.n * len(sources))
-        each = [source for source in sources for _ in range(request.n)]
-        return [self._grammars.compile(source, tokens, param) if source else None for source, tokens in zip(each, known, strict=True)]
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
@@ -256,18 +229,6 @@ class Generator:
             "and the completion needs at least one. Shorten the prompt, or raise CONTEXT_LENGTH.",
             param,
         )
-
-
-def _functions(tools: list[dict[str, Any]]) -> list[Function]:
-    return [
-        Function(
-            name=tool["function"]["name"],
-            parameters=tool["function"].get("parameters"),
-            strict=bool(tool["function"].get("strict")),
-            param=f"tools[{place}].function.parameters",
-        )
-        for place, tool in enumerate(tools)
-    ]
 
 
 def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:

@@ -19,6 +19,7 @@ WHITESPACE = r" ?|\n {0,24}|\n\t{0,6}"
 # A string has one spelling only. If \u could stand for any character, an additional property could be named "\u0061" where
 # "a" has a schema of its own.
 ESCAPES = 'nrbtf\\"'
+MOST_PROPERTIES = 400  # of one object: where all may be left out, llguidance follows every one of them at each step
 DATA = {"const", "enum", "default", "examples", "example"}  # keywords whose values are no schemas
 
 
@@ -110,6 +111,17 @@ def _unenforceable(schema: Any) -> Iterator[tuple[str, str]]:
     # Names of additional properties may be written twice; only the last of them counts.
     if isinstance(least, int) and least > 1 + (len(set(map(str, required))) if isinstance(required, list) else 0):
         yield "minProperties", "can be no more than one above the number of the required properties"
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and len(properties) > MOST_PROPERTIES:
+        yield "properties", f"has {len(properties)} properties, but one object may have {MOST_PROPERTIES}"
     for keyword, value in schema.items():
         if keyword not in DATA:
             yield from _unenforceable(value)
+
+
+def grammars_of(source: str) -> list[dict[str, Any]]:
+    """A source as the list of grammars that llguidance's JSON holds."""
+    if source.lstrip().startswith("{"):
+        grammars: list[dict[str, Any]] = json.loads(source)["grammars"]
+        return grammars
+    return [{"lark_grammar": source}]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.errors import InvalidSchema
-from src.text.grammar import GrammarCompiler, source_of
+from src.text.grammar import GrammarCompiler, grammars_of, source_of
 from src.text.thinking import Marks, Phase
 from src.text.tools.call import Function
 from src.text.tools.schema import closed, moved
@@ -58,9 +58,8 @@ class Lark:
         source = "\n".join(["%llguidance {}", f"start: {start}", *self._rules, r"TEXT: /(.|\n)*/", ""])
         if self._content is None:
             return source
-        is_lark = not self._content.startswith("{")
-        inner = {"lark_grammar": self._content} if is_lark else json.loads(self._content)["grammars"][0]
-        return json.dumps({"grammars": [{"lark_grammar": source}, {**inner, "name": "content"}]}, ensure_ascii=False)
+        first, *others = grammars_of(self._content)
+        return json.dumps({"grammars": [{"lark_grammar": source}, {**first, "name": "content"}, *others]}, ensure_ascii=False)
 
     def rule(self, body: str) -> str:
         """A rule's name; one name for one body."""
@@ -181,7 +180,7 @@ class Lark:
     def _json_content(self) -> str | None:
         """The rule of content that is JSON, in the style of calls; None where it is something else."""
         assert self._content
-        schema = json.loads(self._content)["grammars"][0].get("json_schema") if self._content.startswith("{") else None
+        schema = grammars_of(self._content)[0].get("json_schema")
         return self.rule(_in_style(schema)) if schema else None
 
     def _terminal(self, terminal: str) -> str:

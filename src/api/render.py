@@ -51,7 +51,8 @@ class Renderer(ABC):
                     if first := self._first(index):
                         yield self._chunk([first])
             elif isinstance(event, Delta):
-                yield self._chunk([self._said(event)])
+                for delta in _one_call_each(event):
+                    yield self._chunk([self._said(delta)])
             elif isinstance(event, Ended):
                 yield self._chunk([self._last(event)])
             else:
@@ -199,6 +200,13 @@ class CompletionRenderer(Renderer):
 
     def _add(self, whole: Chunk, part: Chunk) -> None:
         whole["text"] += part["text"]
+
+
+def _one_call_each(delta: Delta) -> Iterator[Delta]:
+    """Clients put a chunk's pieces of calls together by their index: there may be no two of one call in it."""
+    yield msgspec.structs.replace(delta, tool_calls=delta.tool_calls[:1])
+    for piece in delta.tool_calls[1:]:
+        yield Delta(index=delta.index, tool_calls=[piece])
 
 
 def _call_piece(call: Any) -> Chunk:

@@ -122,17 +122,18 @@ class Lark:
     def _schema(self, schema: dict[str, Any], otherwise: dict[str, Any], function: Function) -> str:
         """A schema that cannot be enforced is refused where it is strict, else it asks no more than `otherwise`."""
         try:
-            written = self._written(schema, function.param)
-            self._grammars.compile(f"start: {written}", param=function.param)
+            checked = self._checked(schema, function.param)
+            self._grammars.compile(json.dumps({"grammars": [{"json_schema": checked}]}), param=function.param)
         except InvalidSchema:
             if function.strict:
                 raise
-            written = self._written(otherwise, function.param)
-        return self.rule(written)
+            checked = self._checked(otherwise, function.param)
+        return self.rule(_in_style(checked))
 
-    def _written(self, schema: dict[str, Any], param: str) -> str:
-        source = source_of("json_schema", json.dumps(schema), self._grammars.limits, param)
-        return _in_style(json.loads(source)["grammars"][0]["json_schema"])
+    def _checked(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
+        source = source_of("json_schema", json.dumps(schema, ensure_ascii=False), self._grammars.limits, param)
+        checked: dict[str, Any] = grammars_of(source)[0]["json_schema"]
+        return checked
 
     def answer(
         self,

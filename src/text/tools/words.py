@@ -46,8 +46,7 @@ def without_calls(messages: list[Message], write: Write) -> list[Message]:
 
     for message in messages:
         if message["role"] == "tool":
-            about = {key: message[key] for key in ("name", "tool_call_id") if message.get(key)}
-            results.append(json.dumps({"tool_result": message["content"], **about}, ensure_ascii=False))
+            results.append(f"Result of {message.get('name') or 'the call'}: {message['content']}")
             continue
         tell_results()
         if message.get("tool_calls"):

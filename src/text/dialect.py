@@ -13,7 +13,7 @@ from src.text.history import History, Message
 from src.text.template import ChatTemplate
 from src.text.thinking import MARKS, Marks, Phase, Thinking, phase
 from src.text.tokenizer import Tokenizer
-from src.text.tools import by_name, detect, harmony
+from src.text.tools import by_name, harmony
 from src.text.tools.call import Function
 from src.text.tools.lark import Lark, Token, Want
 
@@ -26,7 +26,7 @@ class Dialect:
         """Raises ModelLoadFailed for a `tool_format` that is not known."""
         self._template = template
         self._tokenizer = tokenizer
-        self._history = History(template, tool_format or detect(template.source))
+        self._history = History(template, tool_format)
         self._format = by_name(self._history.format)
         self._harmony = self._history.format == "harmony"
         self._marks = None if self._harmony else _marks(template.source, tokenizer)

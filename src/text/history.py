@@ -9,7 +9,8 @@ from typing import Any
 
 from src.errors import InvalidValue
 from src.text.template import ChatTemplate
-from src.text.tools import FORMATS, by_name, mistral, words
+from src.text.tools import by_name, detect, mistral, words
+from src.text.tools.call import Call, Function
 
 Message = dict[str, Any]
 NAME, KEY, RESULT, SAID = "probe_function", "probe_key", "probe_result", "probe_text"
@@ -25,13 +26,18 @@ TOOL = {
 
 
 class History:
-    def __init__(self, template: ChatTemplate, format: str) -> None:
+    def __init__(self, template: ChatTemplate, format: str | None) -> None:
+        """`format`: the name of a tool format, where the template does not tell. Raises ModelLoadFailed where there is none."""
         self._template = template
-        shows_tools = NAME in self._try([{"role": "user", "content": SAID}], tools=[TOOL])
-        # What a template teaches in a form that is not known here cannot be read.
-        self._shows_tools = shows_tools and format != "generic"
-        self.format = format
-        self._form = next((form for form in FORMS if self._shows_call(form)), None) if format != "generic" else None
+        self.format = format or detect(template.source)
+        self._format = by_name(self.format)
+        self._shows_tools = NAME in self._try([{"role": "user", "content": SAID}], tools=[TOOL])
+        self._form = next((form for form in FORMS if self._shows_call(form)), None)
+        if format is None and self._form is None and self._shows_tools:
+            # It teaches a form that only looks like one that is known here.
+            self.format, self._format = "generic", by_name("generic")
+        if self.format == "generic":  # what a template teaches in a form that is not known here cannot be read
+            self._shows_tools, self._form = False, None
         self._one_a_message = self._form is not None and not self._shows_call(self._form, times=2)
         self._takes_system = SAID in self._try([{"role": "system", "content": SAID}, {"role": "user", "content": ""}])
 
@@ -41,14 +47,14 @@ class History:
         """The messages, and the tools that the template is to show."""
         messages = _named(messages)
         if self._form is None:
-            messages = words.without_calls(messages, by_name(self.format).write)
+            messages = words.without_calls(messages, self._format.write)
         else:
             if self._one_a_message:
                 messages = _one_a_message(messages)
             messages = [self._formed(message) for message in messages]
         if not tools or self._shows_tools:
             return messages, tools or None
-        return words.with_instructions(messages, words.instructions(tools, by_name(self.format).write), system=self._takes_system), None
+        return words.with_instructions(messages, words.instructions(tools, self._format.write), system=self._takes_system), None
 
     def _try(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
         try:
@@ -63,7 +69,7 @@ class History:
         asked = {"role": "assistant", "content": None, "tool_calls": calls}
         shown = self._try([{"role": "user", "content": SAID}, _formed(asked, form), *results], tools=[TOOL] if self._shows_tools else None)
         without = self._try([{"role": "user", "content": SAID}], tools=[TOOL] if self._shows_tools else None)
-        return (
+        return self._can_be_read(shown) and (
             shown.count(NAME) >= without.count(NAME) + times
             and shown.count(KEY) == without.count(KEY) + times
             and shown.count(RESULT) == times
@@ -71,9 +77,20 @@ class History:
             and f'\\"{KEY}' not in shown  # JSON in JSON
         )
 
+    def _can_be_read(self, shown: str) -> bool:
+        """Whether the call that the template has written is one for the format's reader."""
+        first = self._format.write([Call(NAME, ARGUMENTS)])[0]
+        for place in (place for place, character in enumerate(shown) if character == first):
+            reader = self._format.reader([Function(NAME)])
+            said = reader.push(shown[place:])
+            said.add(reader.flush())
+            if [call.name for call in said.calls[:1]] == [NAME] and KEY in said.calls[0].arguments + (said.calls + said.calls)[1].arguments:
+                return True
+        return False
+
     def _formed(self, message: Message) -> Message:
         assert self._form
-        if FORMATS[self.format] in (FORMATS["mistral"], FORMATS["mistral_args"]):
+        if self.format in ("mistral", "mistral_args"):
             message = _with_short_ids(message)
         return _formed(message, self._form)
 

@@ -16,7 +16,7 @@ from src.text.tools.schema import properties, required, with_definitions
 
 TAGS = {"<|python_start|>": "<|python_end|>", "<|tool_call_start|>": "<|tool_call_end|>"}
 MARKERS = (*TAGS, *TAGS.values())
-SIGN = re.compile(r"<\|python_start\|>|<\|tool_call_start\|>|\[func_name1?\(")
+SIGN = re.compile(r"<\|python_start\|>|<\|tool_call_start\|>|<\|tool_list_start\|>|\[func_name1?\(")
 FREE = r"/[^\[\s](?s:.*)/"
 WORD = re.compile(r"\w+")
 WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}

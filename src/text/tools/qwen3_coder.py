@@ -23,7 +23,7 @@ NOT_ENFORCED = ("pattern", "format")  # of a string without quotes
 
 
 def is_of(template: str) -> bool:
-    return FUNCTION in template and PARAMETER in template
+    return OPENING in template and FUNCTION in template and PARAMETER in template
 
 
 class Qwen3CoderReader(CallReader):

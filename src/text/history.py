@@ -32,13 +32,14 @@ class History:
         self.format = format or detect(template.source)
         self._format = by_name(self.format)
         self._shows_tools = NAME in self._try([{"role": "user", "content": SAID}], tools=[TOOL])
-        self._form = next((form for form in FORMS if self._shows_call(form)), None)
+        shown = {form: text for form in FORMS if (text := self._shown_calls(form))}
+        self._form = min(shown, key=lambda form: len(shown[form]), default=None)  # the others say something beside the call
         if format is None and self._form is None and self._shows_tools:
             # It teaches a form that only looks like one that is known here.
             self.format, self._format = "generic", by_name("generic")
         if self.format == "generic":  # what a template teaches in a form that is not known here cannot be read
             self._shows_tools, self._form = False, None
-        self._one_a_message = self._form is not None and not self._shows_call(self._form, times=2)
+        self._one_a_message = self._form is not None and not self._shown_calls(self._form, times=2)
         self._takes_system = SAID in self._try([{"role": "system", "content": SAID}, {"role": "user", "content": ""}])
 
     def as_the_template_wants(
@@ -62,20 +63,22 @@ class History:
         except InvalidValue:
             return ""
 
-    def _shows_call(self, form: "tuple[bool, str | None]", times: int = 1) -> bool:
+    def _shown_calls(self, form: "tuple[bool, str | None]", times: int = 1) -> str:
+        """A prompt with so many calls and results; "" where the template does not show them as it should."""
         ids = [f"probe000{place}" for place in range(times)]
         calls = [{"id": id, "type": "function", "function": {"name": NAME, "arguments": json.dumps(ARGUMENTS)}} for id in ids]
         results = [{"role": "tool", "tool_call_id": id, "name": NAME, "content": RESULT} for id in ids]
         asked = {"role": "assistant", "content": None, "tool_calls": calls}
-        shown = self._try([{"role": "user", "content": SAID}, _formed(asked, form), *results], tools=[TOOL] if self._shows_tools else None)
-        without = self._try([{"role": "user", "content": SAID}], tools=[TOOL] if self._shows_tools else None)
-        return self._can_be_read(shown) and (
+        tools = [TOOL] if self._shows_tools else None
+        shown = self._try([{"role": "user", "content": SAID}, _formed(asked, form), *results], tools)
+        without = self._try([{"role": "user", "content": SAID}], tools)
+        all_are_there = (
             shown.count(NAME) >= without.count(NAME) + times
             and shown.count(KEY) == without.count(KEY) + times
             and shown.count(RESULT) == times
-            and f"'{KEY}'" not in shown  # Python's form of an object
-            and f'\\"{KEY}' not in shown  # JSON in JSON
         )
+        is_escaped = f"'{KEY}'" in shown or f'\\"{KEY}' in shown  # Python's form of an object, JSON in JSON
+        return shown if all_are_there and not is_escaped and self._can_be_read(shown) else ""
 
     def _can_be_read(self, shown: str) -> bool:
         """Whether the call that the template has written is one for the format's reader."""
@@ -84,7 +87,7 @@ class History:
             reader = self._format.reader([Function(NAME)])
             said = reader.push(shown[place:])
             said.add(reader.flush())
-            if [call.name for call in said.calls[:1]] == [NAME] and KEY in said.calls[0].arguments + (said.calls + said.calls)[1].arguments:
+            if said.calls and said.calls[0].name == NAME and KEY in "".join(piece.arguments for piece in said.calls):
                 return True
         return False
 

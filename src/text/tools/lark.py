@@ -169,7 +169,7 @@ class Lark:
                 free += f" & ~/{re.escape(want.marks.opening)}(?s:.*)/"
             return f"{thinking or GAP} ({call} | {self._terminal(free)})?"
         begun = f"{self.through(opening)} {call}"
-        return f"{thinking} ({begun})* TEXT" if more else f"{thinking} ({begun} | TEXT)"
+        return f"{thinking} ({begun})* TEXT" if want.parallel else f"{thinking} ({begun} | TEXT)"
 
     def thinking(self, want: Want) -> str:
         """Reasoning, and the whitespace behind it, as far as they are still to come."""

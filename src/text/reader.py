@@ -95,7 +95,7 @@ class Reader(Channels):
                 return False
             yield
 
-    def _run(self, pattern: re.Pattern[str], limit: int = 256) -> Reading[str]:
+    def _run(self, pattern: re.Pattern[str], limit: int | None = 256) -> Reading[str]:
         """Take characters as long as the pattern, which matches a run of such, fits. "" where they are more than the limit."""
         run = ""
         while (yield from self._peek()):
@@ -103,7 +103,7 @@ class Reader(Channels):
             if not match or not match[0]:
                 break
             run += self._take(len(match[0]))
-            if len(run) > limit:
+            if limit is not None and len(run) > limit:
                 return ""
         return run
 

@@ -67,10 +67,11 @@ class ChatTemplate:
         """
         if continued:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + HERE}]
-        fixed = {**self._fixed, "add_generation_prompt": generation_prompt and not continued, "tools": self._guarded(tools)}
-        given = {key: self._guarded(value) for key, value in variables.items() if key not in fixed}
         try:
-            prompt = self._template.render(messages=self._guarded(messages), **given, **fixed)
+            given = {key: self._guarded(value) for key, value in variables.items()}
+            asked = {"messages": self._guarded(messages), "tools": self._guarded(tools)}
+            begins = {"add_generation_prompt": generation_prompt and not continued}
+            prompt = self._template.render(given | self._fixed | asked | begins)
         except RENDER_ERRORS as error:
             # Not `from error`: its text may quote the prompt, and a traceback ends in a log.
             raise InvalidValue(f"The model's chat template fails on these messages ({type(error).__name__}).", "messages") from None

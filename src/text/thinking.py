@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from src.text.channels import Channels, Said
-from src.text.reader import Markers, Reader, Reading
+from src.text.reader import SPACE, Markers, Reader, Reading
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Thinking(Reader):
         return said
 
     def _read(self) -> Reading[None]:
-        while (yield from self._peek()).isspace():
-            self._space += self._take(1)
+        self._space = yield from self._run(SPACE, limit=None)
         opened = not self._over and (yield from self._literal(self._marks.opening))
         if opened or self.thinks:
             self.thinks, self._space = True, ""

@@ -85,9 +85,9 @@ def write(calls: list[Call]) -> str:
 
 def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
     """A message ends in a token that begins the next one, or, as the answer's last, in one that ends the answer."""
-    channel, message, end, start = (lark.marker(text) for text in (CHANNEL, MESSAGE, END, START))
-    between = f'{end} {start} "assistant"'
-    thought = lark.rule(f'{channel} "analysis" {message} TEXT? {between}')
+    channel, message, start = (lark.marker(text) for text in (CHANNEL, MESSAGE, START))
+    body = f'{message} {lark.through(END)} {start} "assistant"'
+    thought = lark.rule(f'{channel} "analysis" {body}')
     if not functions:
         return f'{thought}* {channel} "final" {message} {lark.content}'
     json = f'" " {lark.marker(CONSTRAIN)} "json" {message}'
@@ -95,6 +95,6 @@ def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
     call = lark.rule(f'{channel} "commentary to=functions." {calls}')
     if want.forced:
         return f"{thought}* {call}"
-    said = lark.rule(f'{channel} "commentary" {message} TEXT? {between}')
+    said = lark.rule(f'{channel} "commentary" {body}')
     final = lark.rule(f'{channel} "final" {message} {lark.content}')
     return f"({thought} | {said})* ({call} | {final})"

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 
 from src.text.reader import Markers, Reading
-from src.text.tools.call import NAME, Call, CallReader, Function, written
+from src.text.tools.call import NAME, Call, CallReader, Function
 from src.text.tools.json_call import HEX, MOST_DEPTH, NUMBER, SCALAR
 from src.text.tools.lark import Lark, Want
-from src.text.tools.schema import properties, required, with_definitions
+from src.text.tools.schema import properties, required, types_of, with_definitions
 
 TAGS = {"<|python_start|>": "<|python_end|>", "<|tool_call_start|>": "<|tool_call_end|>"}
 MARKERS = (*TAGS, *TAGS.values())
@@ -189,7 +189,11 @@ def _keywords(call: Call) -> str:
 
 
 def _python(value: object) -> str:
-    return written(value) if isinstance(value, str) else repr(value)  # type: ignore[arg-type]
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)}: {_python(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
@@ -199,12 +203,13 @@ def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
 
 
 def _arguments(lark: Lark, function: Function) -> str:
-    """Those that are required, and any of the others, in their order, with commas between: from the last one backwards,
-    what may stand first in a list, and what may follow another one."""
+    """Those that are required, and any of the others, in their order, with commas between: from the last one backwards, what
+    may stand first in a list, and what may follow another one. Values are JSON, which is Python but for three words."""
     parameters = function.parameters or {}
     first = rest = ""
     for key, schema in reversed(properties(parameters).items()):
-        value = lark.json(with_definitions(schema, parameters), function)
+        is_boolean = types_of(schema, parameters) == {"boolean"}
+        value = '("True" | "False")' if is_boolean else lark.json(with_definitions(schema, parameters), function)
         begun = f"{lark.text(key + '=')} {value}"
         needed = key in required(parameters)
         first = lark.rule(f"{begun} {rest}" + ("" if needed else f" | {first or _NOTHING}"))

@@ -93,9 +93,14 @@ def vocabulary(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=FORMATS)
-def held(request, vocabulary, compilers) -> Held:
-    return Held(request.param, VOCABULARIES[vocabulary], compilers[vocabulary])
+# gpt-oss always has its markers as control tokens.
+HELD = [(name, kind) for name in FORMATS for kind in VOCABULARIES if (name, kind) != ("harmony", "markers are text")]
+
+
+@pytest.fixture(params=HELD, ids=" ".join)
+def held(request, compilers) -> Held:
+    name, kind = request.param
+    return Held(name, VOCABULARIES[kind], compilers[kind])
 
 
 def test_a_forced_answer_is_calls_and_nothing_else(held):

@@ -5,62 +5,82 @@ asyncio. State lives in the module because workers inherit it by fork.
 """
 
 import errno
+import ipaddress
 import mmap
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
+from src import private, rundir
 from src.catalog import read_options
 from src.errors import SettingsError
+from src.keys import KeyFile
+from src.notify import Notifier
 from src.settings import ROOT, Settings
 
 MANAGER_STOP_SECONDS = 10
 
 _manager: subprocess.Popen[bytes] | None = None
 _run_dir: str | None = None
+_notifier: Notifier
 _stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops
 _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each worker that waits for its successor
 
 
 def load_settings() -> Settings:
-    """The settings, or one line on standard error and exit status 2, also where models.toml is wrong."""
+    """The settings, or one line on standard error and exit status 2, also where a file that they name is wrong."""
     try:
         settings = Settings.load()
         read_options(settings.models_path)
+        settings.read_api_key()
+        settings.read_rate_limit_storage()
+        if settings.api_keys_file:
+            KeyFile(settings.keys_path).read()
         return settings
     except SettingsError as error:
-        print(f"Not started: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
 
 
 def on_starting(server: Any) -> None:
     """Before the master listens: see that it can, then start the manager, which begins to load the model."""
-    global _manager, _run_dir, _successions
+    global _manager, _run_dir, _notifier, _successions
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
+    _notifier = Notifier()
     settings = load_settings()
-    _run_dir = settings.run_dir or tempfile.mkdtemp(prefix="inference-")
-    os.makedirs(_run_dir, mode=0o700, exist_ok=True)
+    if files := settings.tls_files():
+        _see_that_a_pair(*files)
+    _see_that_guarded(settings, [address for address in server.cfg.address if isinstance(address, tuple)])
+    if settings.metrics_listen:
+        _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
+    try:
+        _run_dir = rundir.claim(settings.run_dir)
+    except SettingsError as error:
+        _refuse(str(error))
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
-    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ())
+    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ(secrets=True))
     _manager = _start_manager(server)
 
 
 def when_ready(server: Any) -> None:
     """Extend two of the master's own steps, for which Gunicorn has no hook."""
+    # Once more, for sockets that were handed over by systemd: they are not those that the settings name.
+    listening = [listener.getsockname() for listener in server.LISTENERS]
+    _see_that_guarded(Settings.load(), [name for name in listening if isinstance(name, tuple)], lambda: on_exit(server))
     stop, manage_workers = server.stop, server.manage_workers
 
     def stop_and_tell(graceful: bool = True) -> None:
         """A worker alone cannot tell that the server stops from being replaced."""
         _stopping[0] = 1
+        _notifier.send("STOPPING=1", "STATUS=running requests end")
         stop(graceful)
 
     def manage_manager_and_workers() -> None:
@@ -79,7 +99,7 @@ def on_exit(server: Any) -> None:
     if _manager is not None:
         _end(_manager)
     if _run_dir is not None:
-        shutil.rmtree(_run_dir, ignore_errors=True)
+        rundir.remove(_run_dir)
 
 
 def stopping() -> bool:
@@ -100,12 +120,19 @@ def take_succession() -> bool:
 
 
 def _start_manager(server: Any) -> "subprocess.Popen[bytes]":
-    address = server.cfg.address[0]
     # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
     return subprocess.Popen(
-        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "src.manager", _url(server.cfg)],
+        env={**os.environ, **_notifier.environ()}, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+
+
+def _url(config: Any) -> str:
+    address = config.address[0]
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{'https' if config.is_ssl else 'http'}://{host}:{address[1]}"
 
 
 def _end(manager: subprocess.Popen[bytes]) -> None:
@@ -116,7 +143,48 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
         manager.kill()  # its runners end with it
 
 
-def _see_that_free(host: str, port: int) -> None:
+def _see_that_guarded(settings: Settings, addresses: Sequence[tuple[Any, ...]], before_refusal: Callable[[], None] = lambda: None) -> None:
+    """Without keys, whoever reaches the address may use the models: nobody else's machine shall, unless the operator says so."""
+    exposed = next((f"{host}:{port}" for host, port, *_ in addresses if not _is_loopback(host)), None)
+    if exposed and not settings.has_keys and not settings.allow_unauthenticated:
+        before_refusal()
+        _refuse(
+            f"{exposed} can be reached by other machines, and there are no API keys. Set API_KEYS_FILE (scripts/manage_keys.py makes "
+            "keys) or API_KEY, or listen on HOST=127.0.0.1; ALLOW_UNAUTHENTICATED=true serves everybody who reaches it."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a listener there is reached by this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _see_that_a_pair(certificate: Path, key: Path) -> None:
+    """Of files that Gunicorn's workers can serve https with."""
+    names = f"TLS_CERTFILE={str(certificate)!r} and TLS_KEYFILE={str(key)!r}"
+    try:
+        private.check_mode(key, names, private.ANYBODY)
+    except SettingsError as error:
+        _refuse(str(error))
+    # In a process of its own: ssl must not be imported here.
+    load = "import ssl, sys; ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(sys.argv[1], sys.argv[2], password='')"
+    done = subprocess.run(
+        [sys.executable, "-c", load, str(certificate), str(key)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        _refuse(f"{names} are no certificate with its private key: {reason}")
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"Not started: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _see_that_free(host: str, port: int, settings: tuple[str, str] = ("HOST and PORT", "PORT")) -> None:
     """Gunicorn would try five times and then say less."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -125,11 +193,10 @@ def _see_that_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set PORT to another port."
+                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {settings[1]} to another port."
             else:
-                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set HOST and PORT to an address of this machine."
-            print(f"Not started: {reason}", file=sys.stderr)
-            sys.exit(2)
+                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set {settings[0]} to an address of this machine."
+            _refuse(reason)
 
 
 def _holder(port: int) -> str:

@@ -10,8 +10,10 @@ from src.settings import ROOT
 
 # module (or package) under src: what of src it may import. The longest matching name decides.
 ALLOWED = {
-    "settings": {"errors"},
+    "settings": {"errors", "private"},
     "errors": set(),
+    "private": {"errors"},
+    "keys": {"errors", "private"},
     "sampling": set(),
     "spec": {"engines.base"},
     "protocol": {"protocol", "errors", "sampling"},
@@ -20,8 +22,11 @@ ALLOWED = {
     "download": {"download"},
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
-    "master": {"catalog", "settings", "errors"},
-    "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},
+    "gunicorn_log": set(),
+    "notify": set(),
+    "rundir": {"errors"},
+    "master": {"catalog", "settings", "errors", "keys", "notify", "private", "rundir"},
+    "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog", "keys"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
     "engines": {"engines.base", "errors"},
@@ -35,7 +40,20 @@ ALLOWED = {
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
-    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
+    "manager": {
+        "manager",
+        "catalog",
+        "engines",
+        "engines.base",
+        "protocol",
+        "client",
+        "errors",
+        "settings",
+        "logs",
+        "spec",
+        "notify",
+        "rundir",
+    },
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}
 

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import flask
+from msgspec.structs import replace
 
-from src.api import failures
+from src.api import access, failures
 from src.api.record import Record, record
 from src.api.render import Renderer, Wants, server_sent_events
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
 from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, Generate, ModelReady, Started
+from src.protocol import Generate, ModelReady
 
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 
@@ -53,10 +54,11 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
 
 def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
     deadline, client = service().deadline(), client_socket()
+    access.see(request.model)
     for attempt in range(CONNECT_TRIES):
         ready = service().manager.resolve(request.model, deadline, client)
         try:
-            asked = request.generate(ready.sampling)
+            asked = replace(request.generate(ready.sampling), key=record().key or "")
             return ready, asked, Generation(ready, asked, deadline, client)
         except EngineUnavailable:
             if attempt == CONNECT_TRIES - 1:
@@ -78,12 +80,8 @@ def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
 def _noted(events: Generation, of: Record) -> Iterator[Any]:
     """The events, with what the log wants of them put into the record."""
     for event in events:
-        if isinstance(event, Started):
-            of.prompt_tokens, of.queue_time = event.prompt_tokens, event.queue_seconds
-        elif isinstance(event, Delta):
-            of.note_first_token()
-        elif isinstance(event, Finished):
-            of.completion_tokens = event.completion_tokens
+        if event is not None:
+            of.note(event)
         yield event
 
 

@@ -17,7 +17,7 @@ from src.text.grammar.vocabulary import Vocabulary
 STACK_BYTES = 1 << 20  # less than the runner's threads have, so that what passes here passes there
 MEMORY_BYTES = 1 << 30  # more than it has with the vocabulary
 ORPHAN_SECONDS = 60  # of processor time: should the runner die while this is at work, nobody else would end it
-NICENESS = 10  # the streams of others come first
+NICENESS = 5  # the streams of others come first
 
 
 def main() -> None:

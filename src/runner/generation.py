@@ -194,7 +194,9 @@ class Generator:
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         if isinstance(prompt, ChatPrompt):
-            return self._tokenizer.encode(self._render(prompt), add_bos=True)
+            text = self._render(prompt)
+            self._refuse_if_too_long(text, "messages")
+            return self._tokenizer.encode(text, add_bos=True)
         if isinstance(prompt, TextPrompt):
             self._refuse_if_too_long(prompt.text, "prompt")
             return self._tokenizer.encode(prompt.text, add_bos=True)
@@ -207,8 +209,6 @@ class Generator:
             raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
         for message in prompt.messages:
             self._refuse_if_too_long(message["content"] or "", "messages")
-        for place, tool in enumerate(prompt.tools):
-            self._refuse_if_too_long(tool["function"]["description"], f"tools[{place}].function.description")
         return self._dialect.prompt(
             prompt.messages,
             tools=prompt.tools,

@@ -16,6 +16,7 @@ CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN = (
 )
 MARKERS = (CHANNEL, MESSAGE, START, END, CALL, RETURN, CONSTRAIN)
 RECIPIENT = re.compile(r"to=functions\.([A-Za-z0-9_.\-]+)")
+TO = " to="
 MOST_HEADER = 512
 
 
@@ -28,17 +29,11 @@ class HarmonyReader(JsonReader):
         heads, bodies = Markers(CHANNEL, START), Markers(MESSAGE)
         ends = Markers(END, CALL, RETURN, START, CHANNEL)
         spoken = False  # messages of content are a paragraph each
-        if (yield from self._peek()) == " ":  # the prompt ends with the role: a recipient may follow it
-            self._begin()
-            to = yield from self._literal(" to=")
-            self._fail() if not to else None
-            marker = " to=" if to else (yield from self._until(heads, self._content))
-        else:
-            marker = yield from self._until(heads, self._content)
+        # The prompt ends with the role: a recipient may follow it.
+        marker = TO if (yield from self._literal(TO)) else (yield from self._until(heads, self._content))
         while marker:
-            self._raw = None
             head: list[str] = [marker]
-            if not (yield from self._until(bodies, head.append)) and not self._is_over:
+            if not (yield from self._until(bodies, head.append)):
                 break
             header = "".join(head)[:MOST_HEADER]
             recipient = RECIPIENT.search(header)
@@ -58,6 +53,7 @@ class HarmonyReader(JsonReader):
         self._finish()
 
     def _call_of(self, name: str, ends: Markers) -> Reading[str]:
+        """The body of a message to a function. Returns the marker that ended it."""
         self._begin()
         yield from self._spaces()
         if (yield from self._peek()) == "{":
@@ -67,10 +63,7 @@ class HarmonyReader(JsonReader):
             self._name(name)
             self._arguments("{}")
             return CALL
-        self._keep()
         yield from self._spaces()
-        if self._raw and not "".join(self._raw).strip():
-            self._raw = None
         self._fail()
         return (yield from self._until(ends, self._content))
 

@@ -34,20 +34,16 @@ class PythonicReader(CallReader):
         openings = Markers(*TAGS)
         self._begin()
         yield from self._spaces()
-        tag = ""
-        if (yield from self._peek()) != "[":
+        if not (yield from self._list(bare=True)):
             self._fail()
-            tag = yield from self._until(openings, self._content)
+        while tag := (yield from self._until(openings, self._content)):
             self._begin(tag)
-        while tag or self._raw is not None:
             yield from self._spaces()
-            if (yield from self._list(bare=not tag)):
+            if (yield from self._list(bare=False)):
                 yield from self._spaces()
-                yield from self._literal(TAGS.get(tag, ""))
+                yield from self._literal(TAGS[tag])
             else:
                 self._fail()
-            if tag := (yield from self._until(openings, self._content)):
-                self._begin(tag)
         self._finish()
 
     def _list(self, *, bare: bool) -> Reading[bool]:

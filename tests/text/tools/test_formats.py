@@ -297,6 +297,22 @@ def test_a_megabyte_of_anything_is_read_in_a_time_that_grows_with_its_length(nam
         assert time.process_time() - began < 10, text[:40]  # what grows with the square takes minutes
 
 
+@pytest.mark.parametrize("text", ["<|channel|>commentary to=functions.now <|constrain|>json", "<|channel|>final", " to=functions.now"])
+def test_a_message_that_is_cut_off_before_its_body_is_nothing_yet(text):
+    assert read("harmony", [text]) == ("", "", [])
+
+
+def test_messages_of_harmony_are_told_apart_by_their_channel():
+    text = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>It is 5.<|return|>"
+    )
+    for place in range(len(text)):
+        assert read("harmony", [text[:place], text[place:]], []) == ("I look.\n\nIt is 5.", "Hm.", [])
+    unknown = "<|channel|>commentary to=python<|message|>1 + 1<|call|>"
+    assert read("harmony", [unknown]) == ("1 + 1", "", [])
+
+
 def test_nothing_a_model_writes_is_evaluated():
     text = "[get_weather(city=__import__('os').getcwd())]"
     assert read("pythonic", [text])[2] == [("get_weather", '{"city": ')]

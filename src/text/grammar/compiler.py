@@ -108,6 +108,7 @@ class GrammarCompiler:
         try:
             trial.check(source)
             found = compile_source(vocabulary_of_llguidance, source)
+            found.compute_bitmask()  # the first takes the longest: not in each job, and not in the engine's thread
         except Refused as refused:
             found = refused
         with self._lock:

@@ -140,6 +140,7 @@ class RunnerStats(Message, frozen=True, kw_only=True):
     prefix_hit: int
     prefix_asked: int
     generated: int
+    resumed: int = 0  # requests that went on here when the runner before had ended
     steps: int
     step_seconds: float  # of the engine thread: steps and what it does between them
     compute_seconds: float  # of these, in the engine's forward pass

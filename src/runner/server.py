@@ -25,6 +25,7 @@ class RunnerServer:
         self._max_requests = max_requests
         self._on_first_answer: Callable[[], None] | None = on_first_answer
         self._pace = Pace()
+        self._resumed = 0  # requests that another runner had begun
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -100,6 +101,7 @@ class RunnerServer:
             yield Failed.of(error)
             return
         self._open += choices
+        self._resumed += bool(request.deaths or request.resume)
         try:
             async with contextlib.aclosing(self._generator.generate(request)) as events:
                 async for event in events:
@@ -128,6 +130,7 @@ class RunnerServer:
             prefix_hit=stats.prefix_hit,
             prefix_asked=stats.prefix_asked,
             generated=stats.generated,
+            resumed=self._resumed,
             steps=self._loop.steps,
             step_seconds=round(self._loop.busy_seconds, 3),
             compute_seconds=round(stats.compute_seconds, 3),

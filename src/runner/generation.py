@@ -189,8 +189,8 @@ class Generator:
         asked = request.prompts[index // request.n]
         if self._dialect is None or not isinstance(asked, ChatPrompt):
             return Choice(index, request, self._tokenizer, PlainText())
-        channels = self._dialect.channels(prompt, functions_of(asked.tools))
-        return Choice(index, request, self._tokenizer, channels, self._dialect.shown)
+        functions = functions_of(asked.tools)
+        return Choice(index, request, self._tokenizer, self._dialect.channels(prompt, functions), self._dialect.shown(functions))
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")

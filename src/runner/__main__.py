@@ -6,6 +6,7 @@ SPEC is a RunnerSpec as JSON. Standard input is the manager's pipe: its end mean
 import asyncio
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -59,6 +60,10 @@ def _end_with_the_manager() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+    _end_with_the_parent()
+
+
+def _end_with_the_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -134,3 +139,8 @@ def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 if __name__ == "__main__":
     main()
+elif parent := multiprocessing.parent_process():
+    # A process that an engine (vLLM) has spawned, which imports the main module first: it must not outlive us either.
+    _end_with_the_parent()
+    if os.getppid() != parent.pid:
+        os._exit(1)

@@ -154,8 +154,8 @@ class VLLMEngine(Engine):
         if finish:
             self._running.pop(job.id)
             if finish not in ("stop", "length") or not steps:
-                error = EngineError(f"vLLM ended this request ({finish}).")
-                return [*steps[:-1], self._step(running, output, error=error)]
+                ended = EngineError(f"vLLM ended this request ({finish}).")
+                return [*steps[:-1], self._step(running, output, error=ended)]
         return steps
 
     def _step(self, running: _Running, output: Any, **fields: Any) -> Step:

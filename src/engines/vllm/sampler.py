@@ -39,7 +39,7 @@ class RowJob(msgspec.Struct, frozen=True):
         return params.temperature == 0 or params.top_k == 1 or params.top_p == 0 or params.min_p >= 1
 
 
-class Sampler(LogitsProcessor):
+class Sampler(LogitsProcessor):  # type: ignore[misc]  # vLLM is not installed everywhere
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         folder = Path(vllm_config.model_config.model)
         self._end_tokens = end_tokens(folder)

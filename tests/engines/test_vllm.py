@@ -172,6 +172,24 @@ def test_a_step_that_waits_is_woken_for_a_new_job(engine):
     assert engine.step() == []
 
 
+@pytest.mark.parametrize("given", [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}], ids=lambda given: next(iter(given)))
+def test_two_ranks_draw_what_one_does(engine, monkeypatch, given):
+    """In two processes that share the layers, or have half of them each."""
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    jobs = [job(1, temperature=0.0, max_tokens=20), job(2, start=50, seed=7, max_tokens=20), with_grammar(3, DATE)]
+    alone = Run(engine, jobs)
+    shared = load_engine("vllm", options(model_path=str(hf_model("float32", kv_heads=4)), context_length=256, vllm=given))
+    workers = [process for process in psutil.Process().children(recursive=True) if "Worker_" in " ".join(process.cmdline())]
+    try:
+        jobs[2] = with_grammar(3, DATE)
+        together = Run(shared, jobs)
+    finally:
+        shared.close()
+    assert len(workers) == 2
+    assert together.tokens == alone.tokens
+    assert_gone(workers)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -1,5 +1,6 @@
 """From the service's options to vLLM's own arguments. Starts nothing, but knows what vLLM would refuse."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
 
 def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
     """A KV cache for as many sequences as were planned: by itself vLLM would take 92 % of the machine's memory."""
+    ranks = given.get("tensor_parallel_size", 1) * given.get("pipeline_parallel_size", 1)
+    if ranks > 1 and given.get("distributed_executor_backend") != "ray":
+        _share_cores(ranks)
     context, sequences = options.context_length or DEFAULT_CONTEXT, options.max_sequences or CPU_SEQUENCES
     block = given.get("block_size", CPU_BLOCK)
     return {
@@ -58,6 +62,17 @@ def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
         "kv_cache_memory_bytes": 2**20,  # any: the blocks decide, but without it vLLM asks for the 92 % first
         "max_num_batched_tokens": max(CPU_BATCH_TOKENS, sequences),
     }
+
+
+def _share_cores(ranks: int) -> None:
+    """vLLM gives each rank a NUMA node and refuses where there are not enough of them: then each gets its share of the cores."""
+    nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))
+    if nodes >= ranks or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // ranks
+    groups = [cores[rank * share : (rank + 1) * share] for rank in range(ranks)]
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, group)) for group in groups) if share else "nobind"
 
 
 def _rank(adapters: tuple[str, ...]) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm import LLMEngine
+from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreOutputs
@@ -111,7 +112,7 @@ class VLLMEngine(Engine):
                 refused.append(Step(job_id=job.id, error=error))
             except EngineDeadError as error:
                 raise EngineDead(f"vLLM's engine core has died: {error}") from error
-            except ValueError as error:  # what vLLM checks of its parameters
+            except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
                 refused.append(Step(job_id=job.id, error=EngineError(f"vLLM refuses this request: {error}")))
             else:
                 self._running[job.id] = _Running(job)

@@ -22,7 +22,7 @@ class Parameters:
         self._drawn_here = drawn_here
 
     def of(self, job: Job, room: int) -> VLLMParams:
-        """`room`: tokens that the context has left. Raises EngineError, or ValueError of what vLLM refuses."""
+        """`room`: tokens that the context has left. Raises EngineError, or what vLLM raises of what it refuses."""
         wanted = job.sampling
         resumed = len(job.tokens) - job.prompt_tokens
         max_tokens = min(job.max_tokens, room)

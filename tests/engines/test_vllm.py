@@ -31,9 +31,14 @@ def options(**fields) -> EngineOptions:
 def engine():
     loaded = load_engine("vllm", options())
     yield loaded
-    family = psutil.Process().children(recursive=True)
+    family = vllms_processes()
+    assert len(family) == 2, "the core and its worker"
     loaded.close()
-    assert_gone([process for process in family if "resource_tracker" not in " ".join(process.cmdline())])
+    assert_gone(family)
+
+
+def vllms_processes() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if "VLLM::" in " ".join(process.cmdline())]
 
 
 class Followed:
@@ -180,7 +185,7 @@ def test_two_ranks_draw_what_one_does(engine, monkeypatch, given):
     jobs = [job(1, temperature=0.0, max_tokens=20), job(2, start=50, seed=7, max_tokens=20), with_grammar(3, DATE)]
     alone = Run(engine, jobs)
     shared = load_engine("vllm", options(model_path=str(hf_model("float32", kv_heads=4)), context_length=256, vllm=given))
-    workers = [process for process in psutil.Process().children(recursive=True) if "Worker_" in " ".join(process.cmdline())]
+    workers = [process for process in vllms_processes() if "Worker_" in " ".join(process.cmdline())]
     try:
         jobs[2] = with_grammar(3, DATE)
         together = Run(shared, jobs)
@@ -211,9 +216,9 @@ def test_settings_that_cannot_work_are_refused_by_name_before_anything_is_loaded
 
 
 def test_a_core_that_dies_is_the_death_of_the_engine_and_leaves_nothing():
-    known = set(psutil.Process().children(recursive=True))
+    known = vllms_processes()
     engine = load_engine("vllm", options(context_length=256))
-    family = [process for process in psutil.Process().children(recursive=True) if process not in known]
+    family = [process for process in vllms_processes() if process not in known]
     core = next(process for process in family if "EngineCore" in " ".join(process.cmdline()))
     engine.add(job(1, max_tokens=200))
     engine.step()
@@ -221,4 +226,4 @@ def test_a_core_that_dies_is_the_death_of_the_engine_and_leaves_nothing():
     with pytest.raises(EngineDead, match="core has died"):
         Run(engine, [])
     engine.close()
-    assert_gone([process for process in family if "resource_tracker" not in " ".join(process.cmdline())])
+    assert_gone(family)

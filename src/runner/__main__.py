@@ -6,7 +6,6 @@ SPEC is a RunnerSpec as JSON. Standard input is the manager's pipe: its end mean
 import asyncio
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,13 +20,14 @@ from src import logs
 from src.engines import load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
-from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, TextPrompt, encode
+from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, RunnerServed, TextPrompt, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.runner.server import RunnerServer
 from src.sampling import SamplingParams
 from src.settings import Settings
 from src.spec import RunnerSpec
+from src.text.grammar import Limits
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer, Tokenizer
 
@@ -36,11 +36,12 @@ ENGINE_DEAD = 70  # exit status, for the manager's log; EX_SOFTWARE of sysexits.
 
 def main() -> None:
     spec = msgspec.json.decode(sys.argv[1], type=RunnerSpec)
-    logs.configure(Settings.load(), "runner")
+    settings = Settings.load()
+    logs.configure(settings, "runner")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
     _end_with_the_manager()
     report = _take_stdout()
-    sys.exit(asyncio.run(_serve(spec, report)))
+    sys.exit(asyncio.run(_serve(spec, _grammar_limits(settings), report)))
 
 
 def _take_stdout() -> int:
@@ -60,22 +61,18 @@ def _end_with_the_manager() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
-    _end_with_the_parent()
-
-
-def _end_with_the_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-async def _serve(spec: RunnerSpec, report: int) -> int:
+async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     began = time.monotonic()
     loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:
@@ -87,13 +84,13 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    server = RunnerServer(loop, generator, spec.max_requests)
+    server = RunnerServer(loop, generator, spec.max_requests, on_first_answer=lambda: _tell(report, RunnerServed()))
     await server.bind(spec.socket)
     _tell(report, _ready(spec, engine, time.monotonic() - began))
-    os.close(report)
     await draining.wait()
     await server.drain()
     loop.close()
+    generator.close()
     tokenizer.close()
     return 0
 
@@ -111,6 +108,10 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
     return RunnerReady(
         context_length=engine.context_length, device=engine.device, engine_version=version(spec.engine), load_seconds=round(seconds, 2)
     )
+
+
+def _grammar_limits(settings: Settings) -> Limits:
+    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds)
 
 
 def _tell(report: int, message: Message) -> None:
@@ -139,8 +140,3 @@ def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 if __name__ == "__main__":
     main()
-elif parent := multiprocessing.parent_process():
-    # A process that an engine (vLLM) has spawned, which imports the main module first: it must not outlive us either.
-    _end_with_the_parent()
-    if os.getppid() != parent.pid:
-        os._exit(1)

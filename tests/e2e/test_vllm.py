@@ -38,8 +38,8 @@ def test_whoever_is_killed_leaves_nothing_behind_and_the_model_answers_again(ser
     for victim in (psutil.Process(server.pids("runner")[0]), core(server)):
         family = [core(server), *core(server).children(recursive=True)]
         victim.kill()
-        assert_gone([process for process in family])
-        wait_until(lambda: server.status()["models"][0]["state"] == "ready", 120, "the model, loaded again")
+        assert_gone(family)
+        wait_until(lambda: server.status()["models"][0]["state"] == "ready", 300, "the model, loaded again")
         assert ask(server) == answer
 
 

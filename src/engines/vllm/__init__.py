@@ -18,6 +18,8 @@ def load(options: EngineOptions) -> Engine:
     """Load the folder at options.model_path. Raises ModelLoadFailed."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    from src.engines.vllm import spawned
     from src.engines.vllm.engine import VLLMEngine
 
+    spawned.install()
     return VLLMEngine(options)

@@ -50,6 +50,11 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
 def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
     """A KV cache for as many sequences as were planned: by itself vLLM would take 92 % of the machine's memory."""
     ranks = given.get("tensor_parallel_size", 1) * given.get("pipeline_parallel_size", 1)
+    if given.get("pipeline_parallel_size", 1) > 1 and given.get("enforce_eager"):
+        raise ModelLoadFailed(
+            f"On a CPU vLLM fails in its first step with pipeline_parallel_size={given['pipeline_parallel_size']} with enforce_eager "
+            "(ENFORCE_EAGER): leave one of them out."
+        )
     if ranks > 1 and given.get("distributed_executor_backend") != "ray":
         _share_cores(ranks)
     context, sequences = options.context_length or DEFAULT_CONTEXT, options.max_sequences or CPU_SEQUENCES

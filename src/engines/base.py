@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,7 +23,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory_fraction: float = 0.8  # of the memory MLX may use
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
-    lora: tuple[str, ...] = ()  # files of LoRA adapters, all applied
+    lora: tuple[str, ...] = ()  # files of LoRA adapters (folders for vLLM), all applied
+    vllm: dict[str, Any] = {}  # settings of vLLM by its own names
     step_delay: float = 0.0  # seconds an echo step takes
     fault: str = ""  # of the echo engine: crash, kill or stall, and the text on which
 
@@ -116,7 +117,10 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self) -> list[Step]:
-        """Advance every job. [] only when there is none. Raises EngineDead when no job can go on."""
+        """Advance every job. [] only when there is none, or when woken. Raises EngineDead when no job can go on."""
+
+    def wake(self) -> None:  # noqa: B027 (most engines compute in their step, which cannot be cut short)
+        """By any thread, which has a job to add or to cancel: a step that only waits for others returns."""
 
     @abstractmethod
     def stats(self) -> EngineStats: ...

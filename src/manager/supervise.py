@@ -42,16 +42,17 @@ STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counte
 
 
 class Attempt(NamedTuple):
-    """One way to load a model: what its runner is told, and the bytes that it is expected to take."""
+    """One way to load a model: what its runner is told, the bytes that it is expected to take, its process's environment."""
 
     spec: RunnerSpec
     bytes: int
+    environ: dict[str, str]
 
 
 class Supervised:
     """A model that is loaded, being loaded, or has failed. state: loading, ready, failed, unloading, gone."""
 
-    def __init__(self, entry: ModelEntry, attempts: list[Attempt], environ: dict[str, str]) -> None:
+    def __init__(self, entry: ModelEntry, attempts: list[Attempt]) -> None:
         """`attempts`: the first that loads is kept."""
         self.entry = entry
         self.state = "loading"
@@ -66,7 +67,6 @@ class Supervised:
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
         self.first_private_bytes = 0  # of its process once it was ready
         self._attempts = deque(attempts)
-        self._environ = environ
         self._process: Process | None = None
         self._deaths = 0  # in a row
         self._began_at = time.monotonic()  # of the last load
@@ -200,7 +200,7 @@ class Supervised:
         # Its standard input is a pipe that nothing is written to: its end tells the runner that the manager is gone.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
-            stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
+            stdin=PIPE, stdout=PIPE, env=self._attempts[0].environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
         self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
         self._tokens.restart()

@@ -65,6 +65,7 @@ class EngineLoop:
         self.busy_seconds = 0.0  # of the engine thread: steps and all that is done between them
         self._step_began: float | None = None  # monotonic seconds; None while the engine has nothing to do
         self._rate: deque[tuple[float, int]] = deque()  # (monotonic seconds, tokens generated till then)
+        self._wake: Callable[[], None] = lambda: None  # till there is an engine
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     async def start(self) -> Engine:
@@ -72,7 +73,9 @@ class EngineLoop:
         self._asyncio = asyncio.get_running_loop()
         self._loaded: asyncio.Future[Engine] = self._asyncio.create_future()
         self._thread.start()
-        return await self._loaded
+        engine = await self._loaded
+        self._wake = engine.wake
+        return engine
 
     def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox) -> int:
         """Queue the job that `make_job` makes for a fresh id, which is returned; its steps come to the mailbox."""
@@ -80,12 +83,14 @@ class EngineLoop:
         job = make_job(self._next_id)
         self._mailboxes[job.id] = mailbox
         self._commands.put(_Add(job))
+        self._wake()
         return job.id
 
     def cancel(self, job_id: int) -> None:
         """Forget a job. Of a finished one only its mailbox is left to forget."""
         if self._mailboxes.pop(job_id, None) is not None:
             self._commands.put(_Cancel(job_id))
+            self._wake()
 
     def stats(self) -> EngineStats:
         """The engine's numbers after its last step."""
@@ -104,6 +109,7 @@ class EngineLoop:
     def close(self) -> None:
         """Close the engine and wait for its thread."""
         self._commands.put(_Close())
+        self._wake()
         self._thread.join()
 
     def _run(self) -> None:
@@ -138,8 +144,8 @@ class EngineLoop:
                 idle = False
             step_began = time.monotonic()
             steps = engine.step()
-            idle = not steps
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
+            idle = not (steps or self._stats.running or self._stats.waiting)
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
             ended = time.perf_counter()

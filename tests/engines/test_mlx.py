@@ -450,15 +450,5 @@ def test_a_token_outside_the_vocabulary_is_refused(engine):
         engine.add(job(1, [10**6]))
 
 
-def test_every_token_that_the_folders_files_call_an_end_ends_an_answer(tmp_path):
-    from src.engines.mlx.model import _end_tokens
-
-    tmp_path.joinpath("config.json").write_text('{"eos_token_id": 5}')
-    tmp_path.joinpath("tokenizer_config.json").write_text('{"eos_token": {"content": "<end>"}}')
-    tmp_path.joinpath("tokenizer.json").write_text('{"added_tokens": [{"id": 9, "content": "<end>"}, {"id": 8, "content": "<x>"}]}')
-    assert _end_tokens(tmp_path, {"eos_token_id": [7, 6]}) == [5, 6, 7, 9]
-    assert _end_tokens(tmp_path / "nowhere", {}) == []
-
-
 def test_the_tokenizer_ends_where_the_engine_does(engine):
     assert list(HFTokenizer(hf_model("float32")).end_tokens) == engine._model.end_tokens == [2]

@@ -21,7 +21,7 @@ from src.errors import ModelLoadFailed, ModelNotFound
 from src.manager import supervise
 from src.manager.manager import ECHO, Manager, load_first
 from src.manager.planning import Planner
-from src.manager.supervise import Attempt, Supervised
+from src.manager.supervise import Supervised
 from src.settings import Settings
 from tests.model_files import gguf_bytes, put
 from tests.server import Server, wait_until
@@ -120,7 +120,7 @@ def supervised(folder: Path) -> Supervised:
     """The life of a real runner, here in this process."""
     planner = Planner(Settings(inference_engine="echo", log_dir=str(folder / "logs")), folder)
     plan = planner.plan(ECHO, "echo", planner.available("echo", [], 0))
-    return Supervised(ECHO, [Attempt(planner.spec(ECHO, plan), plan.fit.need.total)], planner.environ())
+    return Supervised(ECHO, [planner.attempt(ECHO, plan)])
 
 
 def test_a_runner_that_dies_again_and_again_is_given_up_with_the_reason(tmp_path, monkeypatch):

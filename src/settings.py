@@ -108,6 +108,9 @@ class Settings(BaseModel):
     idempotency_max_bytes: int = Field(64 * 2**20, ge=0, description="size of the ended answers kept, in all")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
+    max_grammar_bytes: int = Field(64 * 1024, ge=1, description="size of a request's JSON schema, regular expression, choices or grammar")
+    max_grammar_depth: int = Field(32, ge=1, le=100, description="objects and lists in each other in a request's JSON schema")
+    grammar_compile_seconds: float = Field(5, gt=0, le=60, description="seconds it may take to compile one")
 
     # Rate limits
     rate_limit_requests: int = Field(0, ge=0, description="requests for text that a key may send a minute; 0: any")

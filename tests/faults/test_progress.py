@@ -8,12 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from src.api.progress import Progress
-from src.engines.base import EngineOptions
+from src.engines.base import EngineOptions, Logprobs, Step
 from src.engines.echo import EchoEngine
 from src.protocol import Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt
+from src.runner.choice import Choice
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
+from src.text.channels import PlainText, Said
 from src.text.tokenizer import ByteTokenizer
 
 
@@ -114,3 +116,29 @@ def test_a_request_of_which_nothing_is_known_is_asked_as_it_was():
     progress.push(Delta(text="h", tokens=[104]))
     assert progress.again() == replace(request, resume=[[104]])
     assert progress.fruitless == 1
+
+
+class Secretive(PlainText):
+    """Keeps all to itself until the end, as a tool call's text may be."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def push(self, text: str) -> Said:
+        self._kept += text
+        return Said()
+
+    def flush(self) -> Said:
+        return Said(content=self._kept)
+
+
+def test_tokens_that_are_known_are_not_told_again_though_none_of_their_text_was_said():
+    choice = Choice(0, asked("x", logprobs=0), ByteTokenizer(), Secretive())
+    choice.push(Step(job_id=1, token=ord("a"), logprobs=Logprobs(0.0, [])))
+    first = choice.take()
+    assert (first.tokens, first.text, len(first.logprobs)) == ([ord("a")], "", 1)
+    resumed = Choice(0, asked("x", logprobs=0), ByteTokenizer(), Secretive())
+    resumed.replay(first.tokens)
+    resumed.push(Step(job_id=1, token=ord("b"), logprobs=Logprobs(0.0, []), finish="length"))
+    rest = resumed.take()
+    assert (rest.tokens, rest.text, len(rest.logprobs)) == ([ord("b")], "ab", 1)

@@ -17,6 +17,7 @@ from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
 from src.text.channels import PlainText, Said
 from src.text.tokenizer import ByteTokenizer
+from tests.runner import test_tools as tools
 
 
 @contextlib.asynccontextmanager
@@ -142,3 +143,19 @@ def test_tokens_that_are_known_are_not_told_again_though_none_of_their_text_was_
     resumed.push(Step(job_id=1, token=ord("b"), logprobs=Logprobs(0.0, []), finish="length"))
     rest = resumed.take()
     assert (rest.tokens, rest.text, len(rest.logprobs)) == ([ord("b")], "ab", 1)
+
+
+def test_tool_calls_with_logprobs_may_be_cut_at_every_event():
+    question = tools.request(f"CUTSo:\n{tools.CALL}\nDone.")
+    question = replace(question, sampling=replace(question.sampling, logprobs=0))
+    template = tools.WITHOUT_TOOLS
+    [whole] = tools.run(question, template=template)
+    progresses, joined = [], []
+    for cut in range(len(whole)):
+        progresses.append(progress := Progress(question))
+        joined.append([new for event in whole[:cut] for new in progress.push(event)])
+    rests = tools.run(*(progress.again() for progress in progresses), template=template)
+    for progress, first, rest in zip(progresses, joined, rests, strict=True):
+        answer = first + [new for event in rest for new in progress.push(event)]
+        assert told(answer) == told(whole)
+        assert tools.told_pieces(answer) == tools.told_pieces(whole)

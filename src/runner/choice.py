@@ -40,7 +40,7 @@ class Choice:
         for token in tokens:
             if self.finish is None:
                 self.push(Step(job_id=0, token=token))
-        self.take()
+        self._said, self._unsent, self._ready = Said(), [], []
 
     def push(self, step: Step) -> None:
         if step.token is None:

@@ -17,7 +17,7 @@ from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
 from src.text.channels import PlainText, Said
 from src.text.tokenizer import ByteTokenizer
-from tests.runner import test_tools as tools
+from tests.runner import test_tool_calls as tools
 
 
 @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     lora: tuple[str, ...] = ()  # files of LoRA adapters (folders for vLLM), all applied
     vllm: dict[str, Any] = {}  # settings of vLLM by its own names
     step_delay: float = 0.0  # seconds an echo step takes
+    fault: str = ""  # of the echo engine: crash, kill or stall, and the text on which
 
 
 class Grammar(Protocol):

@@ -109,6 +109,7 @@ class Planner:
                 lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
                 vllm=self._vllm(entry) if plan.engine == "vllm" else {},
                 step_delay=settings.echo_step_ms / 1000,
+                fault=settings.echo_fault,
             ),
         )
 
@@ -117,7 +118,7 @@ class Planner:
         return {**self._settings.vllm, **entry.options.vllm_settings()}
 
     def _environ(self, engine: str) -> dict[str, str]:
-        """Of a runner's process."""
+        """Of a runner's process: no secrets, which it has no use for."""
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
         return {
             **os.environ,

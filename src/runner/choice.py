@@ -2,6 +2,8 @@
 
 import secrets
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from src.engines.base import Logprobs, Step
 from src.protocol import Delta, Generate, TokenLogprob, ToolCallDelta
@@ -9,18 +11,23 @@ from src.text.channels import Channels, Said
 from src.text.decode import StopMachine, Utf8Decoder
 from src.text.tokenizer import Tokenizer
 
+NOTHING: Mapping[int, bytes] = MappingProxyType({})
 LOWEST = -9999.0  # JSON knows no -inf; OpenAI's own stand-in
 
 
 class Choice:
     """token -> bytes -> text -> stops -> channels. `finish` is set once the last step or a stop string is there."""
 
-    def __init__(self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels) -> None:
+    def __init__(
+        self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels, shown: Mapping[int, bytes] = NOTHING
+    ) -> None:
+        """`shown`: control tokens that the channels have to see, as the bytes of their text."""
         self.index = index
         self.finish: str | None = None
         self.completion_tokens = self.reasoning_tokens = 0
         self._tokenizer = tokenizer
         self._channels = channels
+        self._shown = shown
         self._decoder, self._stops = Utf8Decoder(), StopMachine(request.stop, included=request.include_stop)
         self._min_tokens = request.sampling.min_tokens
         self._said = Said()
@@ -41,11 +48,10 @@ class Choice:
         self.completion_tokens += 1
         # A token that ends the answer is no part of it, and a resumed job is to draw it again.
         ends = step.finish == "stop"
-        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token))
+        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token) or self._shown.get(step.token, b""))
         if not ends:
             self._unsent.append(step.token)
-            if step.logprobs:
-                self._logprobs.push(self._named(step.token, step.logprobs), len(text))
+            self._logprobs.push(self._named(step.token, step.logprobs) if step.logprobs else None, len(text))
         if self.completion_tokens > self._min_tokens:
             text = self._stops.push(text)
         self.finish = "stop" if self._stops.stopped else step.finish
@@ -54,7 +60,11 @@ class Choice:
         self._say(text)
 
     def take(self) -> Delta | None:
-        """What can be said since the last time; None where that is nothing."""
+        """What can be said since the last time; None where that is nothing.
+
+        It waits for a token whose logprob is held back, for the tokens told are those that need not be drawn again."""
+        if self._logprobs.holds and self.finish is None:
+            return None
         said, self._said = self._said, Said()
         if not (said.content or said.reasoning or said.calls or self._ready):
             return None
@@ -70,6 +80,7 @@ class Choice:
             ],
             logprobs=logprobs,
             tokens=tokens,
+            last=self.finish is not None,
         )
 
     @property
@@ -79,15 +90,14 @@ class Choice:
         return "tool_calls" if self._channels.called and self.finish == "stop" else self.finish
 
     def _say(self, text: str) -> None:
+        thought = self._channels.thinks
         pieces = [self._channels.push(text)] if text else []
         if self.finish:
             pieces.append(self._channels.flush())
         for said in pieces:
-            self._said.content += said.content
-            self._said.reasoning += said.reasoning
-            self._said.calls += said.calls
-            if said.reasoning:
-                self.reasoning_tokens += 1
+            self._said.add(said)
+            thought = thought or bool(said.reasoning)
+        self.reasoning_tokens += thought
         self._ready += self._logprobs.said(len(text), at_end=self.finish is not None and not self._stops.stopped)
 
     def _named(self, token: int, logprobs: Logprobs) -> TokenLogprob:
@@ -109,9 +119,14 @@ class _LogprobQueue:
         self._entries: deque[tuple[int, TokenLogprob]] = deque()  # with the characters before it
         self._decoded = self._said = 0
 
-    def push(self, entry: TokenLogprob, characters: int) -> None:
+    @property
+    def holds(self) -> bool:
+        return bool(self._entries)
+
+    def push(self, entry: TokenLogprob | None, characters: int) -> None:
         """A token that completed so many characters; none where it ends inside of one."""
-        self._entries.append((self._decoded, entry))
+        if entry:
+            self._entries.append((self._decoded, entry))
         self._decoded += characters
 
     def said(self, characters: int, *, at_end: bool) -> list[TokenLogprob]:

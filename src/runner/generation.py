@@ -10,15 +10,19 @@ import msgspec
 
 from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
+from src.runner.grammars import Grammars, functions_of
 from src.runner.loop import EngineLoop, Mailbox
+from src.runner.turnstile import Trial, Turnstile
 from src.sampling import nth_seed
 from src.text.channels import PlainText
+from src.text.dialect import Dialect
+from src.text.grammar import Limits
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
 
-Event = Started | Delta | Ended | Finished
+Event = OnTrial | Started | Delta | Ended | Finished
 
 
 @dataclass
@@ -28,6 +32,7 @@ class _Answer:
     prompt: list[int]
     choice: Choice
     first: bool  # of its prompt's choices
+    grammar: Grammar | None
     job_id: int | None = None  # None: it needs none
     cached_tokens: int = 0
 
@@ -44,20 +49,52 @@ class _Clock:
 class Generator:
     """Turns requests into jobs and steps into events, for one loaded model."""
 
-    def __init__(self, loop: EngineLoop, tokenizer: Tokenizer, template: ChatTemplate | None, context_length: int) -> None:
+    def __init__(
+        self,
+        loop: EngineLoop,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        context_length: int,
+        grammar_limits: Limits | None = None,
+        tool_format: str | None = None,
+    ) -> None:
+        """Raises ModelLoadFailed for a `tool_format` that is not known."""
         self._loop = loop
         self._tokenizer = tokenizer
-        self._template = template
+        self._dialect = Dialect(template, tokenizer, tool_format) if template else None
         self._context_length = context_length
+        self._turnstile = Turnstile()
+        self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
+
+    def close(self) -> None:
+        """No request may be running."""
+        self._grammars.close()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
         received = time.monotonic()
+        trial = await self._turnstile.enter(request.deaths)
+        try:
+            if trial.open:
+                yield OnTrial(open=True)  # sent before anything is computed
+            async with contextlib.aclosing(self._computed(request, trial, received)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            trial.end()
+
+    async def _computed(self, request: Generate, trial: Trial, received: float) -> AsyncGenerator[Event, None]:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
+        grammars = await self._grammars.of(request, prompts)
         answers = [
-            _Answer(prompt, Choice(index * request.n + choice, request, self._tokenizer, PlainText()), first=choice == 0)
+            _Answer(
+                prompt,
+                self._choice(index * request.n + choice, request, prompt),
+                first=choice == 0,
+                grammar=grammars[index * request.n + choice],
+            )
             for index, prompt in enumerate(prompts)
             for choice in range(request.n)
         ]
@@ -65,7 +102,7 @@ class Generator:
         try:
             for answer in answers:
                 self._begin(answer, request, mailbox)
-            async with contextlib.aclosing(self._follow(request, answers, mailbox, received)) as events:
+            async with contextlib.aclosing(self._follow(request, answers, mailbox, trial, received)) as events:
                 async for event in events:
                     yield event
         finally:
@@ -73,7 +110,9 @@ class Generator:
                 if answer.job_id is not None:
                     self._loop.cancel(answer.job_id)
 
-    async def _follow(self, request: Generate, answers: list[_Answer], mailbox: Mailbox, received: float) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, request: Generate, answers: list[_Answer], mailbox: Mailbox, trial: Trial, received: float
+    ) -> AsyncGenerator[Event, None]:
         clock = _Clock()
         prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
@@ -90,6 +129,7 @@ class Generator:
         if not waiting:
             for event in start(0):
                 yield event
+        drawn = sum(answer.choice.completion_tokens for answer in answers)  # those known before
         while waiting:
             moved: dict[int, _Answer] = {}
             for step in await mailbox.take():
@@ -107,6 +147,9 @@ class Generator:
                     clock.first_token = time.monotonic()
                 answer.choice.push(step)
                 moved[step.job_id] = answer
+            if trial.drew(sum(answer.choice.completion_tokens for answer in answers) - drawn):
+                yield OnTrial(open=False)
+            drawn = sum(answer.choice.completion_tokens for answer in answers)
             for job_id, answer in moved.items():
                 if delta := answer.choice.take():
                     yield delta
@@ -129,7 +172,6 @@ class Generator:
         if choice.finish:
             return
         sampling = msgspec.structs.replace(request.sampling, seed=nth_seed(request.sampling.seed, choice.index))
-        grammar = self._grammar(request, known)
         answer.job_id = self._loop.submit(
             lambda id: Job(
                 id=id,
@@ -137,16 +179,18 @@ class Generator:
                 prompt_tokens=len(prompt),
                 max_tokens=most - len(known),
                 sampling=sampling,
-                grammar=grammar,
+                grammar=answer.grammar,
                 key=request.key,
             ),
             mailbox,
         )
 
-    def _grammar(self, request: Generate, known: list[int]) -> Grammar | None:
-        if request.constraint:
-            raise UnsupportedField("Structured output is not supported yet.", request.constraint.param)
-        return None
+    def _choice(self, index: int, request: Generate, prompt: list[int]) -> Choice:
+        asked = request.prompts[index // request.n]
+        if self._dialect is None or not isinstance(asked, ChatPrompt):
+            return Choice(index, request, self._tokenizer, PlainText())
+        functions = functions_of(asked.tools)
+        return Choice(index, request, self._tokenizer, self._dialect.channels(prompt, functions), self._dialect.shown(functions))
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
@@ -169,17 +213,29 @@ class Generator:
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         if isinstance(prompt, ChatPrompt):
-            if self._template is None:
-                raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-            for message in prompt.messages:
-                self._refuse_if_too_long(message["content"] or "", "messages")
-            return self._tokenizer.encode(self._template.render(prompt.messages), add_bos=True)
+            text = self._render(prompt)
+            self._refuse_if_too_long(text, "messages")
+            return self._tokenizer.encode(text, add_bos=True)
         if isinstance(prompt, TextPrompt):
             self._refuse_if_too_long(prompt.text, "prompt")
             return self._tokenizer.encode(prompt.text, add_bos=True)
         if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
             raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
         return prompt.tokens
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        if self._dialect is None:
+            raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
+        for message in prompt.messages:
+            self._refuse_if_too_long(message["content"] or "", "messages")
+        return self._dialect.prompt(
+            prompt.messages,
+            tools=prompt.tools,
+            variables=prompt.variables,
+            effort=prompt.reasoning_effort,
+            generation_prompt=prompt.generation_prompt,
+            continued=prompt.continued,
+        )
 
     def _refuse_if_too_long(self, text: str, param: str) -> None:
         """By its size alone, before megabytes cost seconds of rendering and encoding."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from src.api.schema.admin import KeyRequest, LogLevelRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
 from src.api.schema.fields import Strict, validate
@@ -14,7 +15,9 @@ __all__ = [
     "CompletionRequest",
     "DownloadRequest",
     "GenerationRequest",
+    "KeyRequest",
     "LoadRequest",
+    "LogLevelRequest",
     "SwitchRequest",
     "UnloadRequest",
     "parse",
@@ -25,5 +28,5 @@ def parse(kind: type[Strict], body: dict[str, Any]) -> Any:
     """The body as `kind`. Raises InvalidValue, MissingField or UnsupportedField; param names the field."""
     parsed = validate(kind, body)
     if issubclass(kind, GenerationRequest):
-        refuse_unsupported(body)
+        refuse_unsupported(body, kind.model_fields)
     return parsed

@@ -63,6 +63,9 @@ class Rails:
         sets = (",".join(map(str, sorted(place))) for place in places)
         self.source = "start: " + " ".join(f"<[{tokens}]>" for tokens in sets)  # as llguidance writes token ids
         self._places, self._at, self._fails_at = [*places, {end}], at, fails_at
+        # For engines that follow it themselves. They cannot fail at will: there it allows what `accept` does not.
+        followed = [{100} if place == fails_at else tokens for place, tokens in enumerate(places)]
+        self.source = "start: " + " ".join(f"<{sorted(tokens)}>".replace(" ", "") for tokens in followed)
 
     def allowed(self) -> bytes:
         if self._at == self._fails_at:

@@ -33,7 +33,7 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
         "logits_processors": [SAMPLER],
         "skip_tokenizer_init": True,
         "disable_log_stats": True,
-        "max_logprobs": 20,
+        "max_logprobs": -1,  # as many as a job may ask for
     }
     if device == "cpu":
         arguments |= _on_cpu(options, given)

@@ -83,8 +83,7 @@ class _Row:
         params = job.sampling
         self._endless = end_tokens if params.ignore_eos else []
         self._ends = end_tokens
-        assert tokenizer or job.grammar is None
-        self._matcher = LLMatcher(tokenizer, job.grammar, log_level=0) if tokenizer and job.grammar is not None else None
+        self._matcher = LLMatcher(tokenizer, job.grammar, log_level=0) if job.grammar is not None and tokenizer else None
         self._matched = 0  # tokens of the completion that the matcher has seen
         self._penalises = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self._seen: torch.Tensor | None = None  # (vocabulary,) of prompt and completion

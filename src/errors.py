@@ -5,6 +5,7 @@ ServiceError                      one refused or failed request
 ├── InvalidValue                  400  a field has a wrong type or value; param names it
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
+├── UnknownField                  400  a field it does not know, where STRICT_FIELDS refuses such
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
 ├── OperatorOnly                  403  only for who runs this server
 ├── ModelNotFound                 404
@@ -67,6 +68,10 @@ class MissingField(_ClientError):
 
 class UnsupportedField(_ClientError):
     code = "unsupported_parameter"
+
+
+class UnknownField(_ClientError):
+    code = "unknown_parameter"
 
 
 class ContextLengthExceeded(_ClientError):

@@ -7,6 +7,7 @@ from pathlib import Path
 import flask
 
 from src.api import chat, completions, failures, models, record, system
+from src.api.accept import name_ignored
 from src.api.draining import refuse_while_stopping
 from src.api.service import Service
 from src.client import ManagerClient
@@ -22,6 +23,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.before_request(record.begin)
     app.before_request(refuse_while_stopping)
     app.after_request(record.end)
+    app.after_request(name_ignored)
     app.register_error_handler(Exception, failures.respond)
     for module in (chat, completions, models, system):
         app.register_blueprint(module.blueprint)

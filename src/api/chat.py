@@ -2,16 +2,15 @@
 
 import flask
 
-from src.api.body import read_json
+from src.api.accept import accept
 from src.api.generate import reply
 from src.api.render import ChatRenderer
-from src.api.schema import ChatRequest, parse
-from src.api.service import service
+from src.api.schema import ChatRequest
 
 blueprint = flask.Blueprint("chat", __name__)
 
 
 @blueprint.post("/v1/chat/completions")
 def create() -> flask.Response:
-    request = parse(ChatRequest, read_json(service().settings.body_timeout))
+    request = accept(ChatRequest)
     return reply(request, ChatRenderer, "chatcmpl")

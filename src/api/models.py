@@ -10,9 +10,9 @@ import flask
 import msgspec
 
 from src.api import failures
-from src.api.body import read_json
+from src.api.accept import accept
 from src.api.operator import require_operator
-from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest, parse
+from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
 from src.api.service import client_socket, json_response, service
 from src.errors import ModelNotFound
 from src.protocol import Download, DownloadProgress, LoadProgress, Message, ModelState
@@ -52,7 +52,7 @@ def plan(name: str) -> flask.Response:
 @blueprint.post("/v1/models/load")
 def load() -> flask.Response:
     """Answers once the model is loaded, or with the reason why it is not; with `stream`, tells on the way how far it is."""
-    request = parse(LoadRequest, read_json(service().settings.body_timeout))
+    request = accept(LoadRequest)
     if not request.stream:
         service().manager.load(request.model_name, service().deadline(), client_socket())
         return retrieve(request.model_name)
@@ -62,7 +62,7 @@ def load() -> flask.Response:
 @blueprint.post("/v1/models/unload")
 def unload() -> flask.Response:
     """Answers once the model's memory is free; its running requests end first."""
-    request = parse(UnloadRequest, read_json(service().settings.body_timeout))
+    request = accept(UnloadRequest)
     service().manager.unload(request.model_name, service().deadline(), client_socket())
     return retrieve(request.model_name)
 
@@ -70,7 +70,7 @@ def unload() -> flask.Response:
 @blueprint.post("/v1/models/switch")
 def switch() -> flask.Response:
     """Answers once the model serves in the place of the one before, which ends after its running requests."""
-    request = parse(SwitchRequest, read_json(service().settings.body_timeout))
+    request = accept(SwitchRequest)
     service().manager.switch(request.model_name, request.before, service().deadline(), client_socket())
     return retrieve(request.model_name)
 
@@ -79,7 +79,7 @@ def switch() -> flask.Response:
 def download() -> flask.Response:
     """Answers once the model is in the catalog; with `stream`, tells on the way how far it is. It goes on if the client leaves."""
     require_operator()
-    request = parse(DownloadRequest, read_json(service().settings.body_timeout))
+    request = accept(DownloadRequest)
     asked = Download(source=request.source, repo=request.repo, name=request.name, revision=request.revision, include=request.include)
     steps = service().manager.download(asked, time.monotonic() + DOWNLOAD_SECONDS, client_socket())
     if request.stream:

@@ -1,5 +1,6 @@
 """OpenAI's JSON to the protocol's requests, or an error that names the field. Raw JSON stops here."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from src.api.schema.chat import ChatRequest
@@ -7,7 +8,8 @@ from src.api.schema.completion import CompletionRequest
 from src.api.schema.fields import Strict, validate
 from src.api.schema.generation import GenerationRequest
 from src.api.schema.models import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
-from src.api.schema.unsupported import refuse_unsupported
+from src.api.schema.unknown import unknown_fields
+from src.api.schema.unsupported import UNSUPPORTED, refuse_unsupported
 
 __all__ = [
     "ChatRequest",
@@ -15,9 +17,11 @@ __all__ = [
     "DownloadRequest",
     "GenerationRequest",
     "LoadRequest",
+    "Strict",
     "SwitchRequest",
     "UnloadRequest",
     "parse",
+    "unknown",
 ]
 
 
@@ -27,3 +31,9 @@ def parse(kind: type[Strict], body: dict[str, Any]) -> Any:
     if issubclass(kind, GenerationRequest):
         refuse_unsupported(body)
     return parsed
+
+
+def unknown(parsed: Strict) -> Iterator[str]:
+    """Paths of the fields that a parsed body had beyond those its request has."""
+    known = frozenset(UNSUPPORTED) if isinstance(parsed, GenerationRequest) else frozenset()
+    return unknown_fields(parsed, known)

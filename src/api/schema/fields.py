@@ -15,9 +15,9 @@ AsString, AsList = Tag("as string"), Tag("as list")
 
 
 class Strict(BaseModel):
-    """No coercion: "1" is not a number and true is not 1."""
+    """No coercion: "1" is not a number and true is not 1. Fields that it does not have are kept for unknown_fields to name."""
 
-    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True, extra="allow")
 
 
 def validate(kind: type[Strict], body: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import re
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import flask
 
@@ -20,10 +20,18 @@ Request = TypeVar("Request", bound=Strict)
 
 def accept(kind: type[Request]) -> Request:
     """The body as `kind`. Raises what reading and parsing it raise, and UnknownField where STRICT_FIELDS is set."""
-    settings = service().settings
-    parsed: Request = parse(kind, read_json(settings.body_timeout))
+    return check(kind, read_body())
+
+
+def read_body() -> dict[str, Any]:
+    return read_json(service().settings.body_timeout)
+
+
+def check(kind: type[Request], body: dict[str, Any]) -> Request:
+    """As accept, for a route that has to look at the body to know its kind."""
+    parsed: Request = parse(kind, body)
     ignored = [_shown(name) for name in islice(unknown(parsed), MAX_NAMES + 1)]
-    if ignored and settings.strict_fields:
+    if ignored and service().settings.strict_fields:
         raise UnknownField(f"{ignored[0]} is no field of this route, and STRICT_FIELDS refuses such. Leave it out.", param=ignored[0])
     flask.g.ignored_fields = ignored
     return parsed

@@ -2,8 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import flask
 
@@ -14,15 +14,16 @@ from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
 from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, Generate, ModelReady, Started
+from src.protocol import Delta, Finished, Generate, Message, ModelReady, Started
 
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
+Asked = TypeVar("Asked", bound=Message)
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     of = record()
-    ready, asked, generation = _ask(request)
+    ready, asked, generation = ask(request.model, lambda ready: request.generate(ready.sampling))
     try:
         of.model = ready.model
         events = _noted(generation, of)
@@ -51,12 +52,13 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
     return response
 
 
-def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
+def ask(model: str | None, make: Callable[[ModelReady], Asked]) -> tuple[ModelReady, Asked, Generation]:
+    """Send what `make` makes for the runner of a model. The generation is the caller's to close."""
     deadline, client = service().deadline(), client_socket()
     for attempt in range(CONNECT_TRIES):
-        ready = service().manager.resolve(request.model, deadline, client)
+        ready = service().manager.resolve(model, deadline, client)
         try:
-            asked = request.generate(ready.sampling)
+            asked = make(ready)
             return ready, asked, Generation(ready, asked, deadline, client)
         except EngineUnavailable:
             if attempt == CONNECT_TRIES - 1:

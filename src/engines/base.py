@@ -1,7 +1,7 @@
 """The engine contract: tokens in, tokens out. Knows nothing of text, chat or HTTP."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 import msgspec
@@ -104,6 +104,7 @@ class Engine(ABC):
 
     context_length: int  # longest prompt + completion of one job, in tokens
     device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
+    embedding_length: int = 0  # numbers of an input's vector; 0: this model cannot embed
 
     @abstractmethod
     def add(self, job: Job) -> None:
@@ -116,6 +117,15 @@ class Engine(ABC):
     @abstractmethod
     def step(self) -> list[Step]:
         """Advance every job. [] only when there is none. Raises EngineDead when no job can go on."""
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        """The inputs' vectors, in their order and of any length. Only where `embedding_length` is not 0.
+
+        A call of next() is one piece of work, no longer than running jobs may be kept waiting: None where it did not
+        complete a vector. Steps may come between pieces, a piece of another such iterator only after a vector; closing it
+        frees what it holds. Raises EngineError at the first next() when these inputs cannot be embedded here.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def stats(self) -> EngineStats: ...

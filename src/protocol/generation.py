@@ -49,6 +49,23 @@ class Generate(Message, frozen=True, kw_only=True):
     resume: list[list[int]] = []  # tokens that are known already, a list for each choice: their text is not sent again
 
 
+class Tokenize(Message, frozen=True, kw_only=True):
+    prompt: ChatPrompt | TextPrompt
+    add_bos: bool = True  # where the model wants one and the prompt does not begin with it
+
+
+class Detokenize(Message, frozen=True, kw_only=True):
+    tokens: list[int]
+
+
+class Embed(Message, frozen=True, kw_only=True):
+    """Answered by an Embedded for each prompt, in their order, and Finished."""
+
+    prompts: list[TextPrompt | TokenPrompt]
+    dimensions: int | None = None  # None: as many as the model has
+    key: str = ""
+
+
 class AskStats(Message, frozen=True, kw_only=True):
     pass
 
@@ -109,6 +126,21 @@ class Finished(Message, frozen=True, kw_only=True):
     decode_seconds: float = 0.0  # from the first token to the last
 
 
+class Tokenized(Message, frozen=True, kw_only=True):
+    text: str  # of a chat: what the template made of it
+    tokens: list[int]
+    names: list[str]  # of the tokens
+    context_length: int
+
+
+class Detokenized(Message, frozen=True, kw_only=True):
+    text: str
+
+
+class Embedded(Message, frozen=True, kw_only=True):
+    vector: bytes  # of length 1; 32-bit floats, the lowest byte first
+
+
 class RunnerStats(Message, frozen=True, kw_only=True):
     """A runner's work at this moment; `kv_*` count tokens. From `admitted` to `compute_seconds`: since the model was loaded."""
 
@@ -142,8 +174,9 @@ class RunnerReady(Message, frozen=True, kw_only=True):
     device: str
     engine_version: str
     load_seconds: float
+    embedding_length: int = 0  # 0: it cannot embed
 
 
-RunnerRequest = Generate | AskStats
-RunnerEvent = Started | Delta | Ended | Finished | Failed | RunnerStats
+RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats
+RunnerEvent = Started | Delta | Ended | Finished | Tokenized | Detokenized | Embedded | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

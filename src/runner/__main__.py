@@ -20,10 +20,25 @@ from src import logs
 from src.engines import load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
-from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, TextPrompt, encode
+from src.protocol import (
+    Detokenize,
+    Embed,
+    Failed,
+    Finished,
+    Generate,
+    Message,
+    RunnerLoading,
+    RunnerReady,
+    TextPrompt,
+    Tokenize,
+    encode,
+)
+from src.runner.embedder import Embedder
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
-from src.runner.server import RunnerServer
+from src.runner.prompts import Prompts
+from src.runner.server import Answer, RunnerServer
+from src.runner.texts import Texts
 from src.sampling import SamplingParams
 from src.settings import Settings
 from src.spec import RunnerSpec
@@ -70,7 +85,8 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length)
+        template = _template(spec, tokenizer)
+        generator = Generator(loop, tokenizer, template, engine.context_length)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:
@@ -82,7 +98,16 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    server = RunnerServer(loop, generator, spec.max_requests)
+    prompts = Prompts(tokenizer, template, engine.context_length)
+    texts = Texts(tokenizer, prompts, engine.context_length)
+    embedder = Embedder(loop, prompts, engine.embedding_length, spec.matryoshka)
+    answers: dict[type[Message], Answer] = {
+        Generate: generator.generate,
+        Embed: embedder.embed,
+        Tokenize: texts.tokenize,
+        Detokenize: texts.detokenize,
+    }
+    server = RunnerServer(loop, answers, spec.max_requests)
     await server.bind(spec.socket)
     _tell(report, _ready(spec, engine, time.monotonic() - began))
     os.close(report)
@@ -104,7 +129,11 @@ async def _answer_canary(generator: Generator) -> None:
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
     return RunnerReady(
-        context_length=engine.context_length, device=engine.device, engine_version=version(spec.engine), load_seconds=round(seconds, 2)
+        context_length=engine.context_length,
+        device=engine.device,
+        engine_version=version(spec.engine),
+        load_seconds=round(seconds, 2),
+        embedding_length=engine.embedding_length,
     )
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from src.engines.base import Grammar, Job
-from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.engines.base import Grammar, Job, Step
+from src.errors import InvalidValue, UnsupportedField
+from src.protocol import Delta, Ended, Finished, Generate, Started
 from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
+from src.runner.prompts import Prompts
 from src.sampling import nth_seed
 from src.text.channels import PlainText
 from src.text.template import ChatTemplate
@@ -47,7 +48,7 @@ class Generator:
     def __init__(self, loop: EngineLoop, tokenizer: Tokenizer, template: ChatTemplate | None, context_length: int) -> None:
         self._loop = loop
         self._tokenizer = tokenizer
-        self._template = template
+        self._prompts = Prompts(tokenizer, template, context_length)
         self._context_length = context_length
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
@@ -55,13 +56,13 @@ class Generator:
         received = time.monotonic()
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
-        prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
+        prompts = await asyncio.to_thread(lambda: [self._prompts.encode(prompt) for prompt in request.prompts])
         answers = [
             _Answer(prompt, Choice(index * request.n + choice, request, self._tokenizer, PlainText()), first=choice == 0)
             for index, prompt in enumerate(prompts)
             for choice in range(request.n)
         ]
-        mailbox = Mailbox()
+        mailbox: Mailbox[Step] = Mailbox()
         try:
             for answer in answers:
                 self._begin(answer, request, mailbox)
@@ -73,7 +74,9 @@ class Generator:
                 if answer.job_id is not None:
                     self._loop.cancel(answer.job_id)
 
-    async def _follow(self, request: Generate, answers: list[_Answer], mailbox: Mailbox, received: float) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, request: Generate, answers: list[_Answer], mailbox: Mailbox[Step], received: float
+    ) -> AsyncGenerator[Event, None]:
         clock = _Clock()
         prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
@@ -117,7 +120,7 @@ class Generator:
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
 
-    def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox) -> None:
+    def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox[Step]) -> None:
         """Submit the choice's job, unless it is through: then only its end was not told before it was resumed."""
         choice, prompt = answer.choice, answer.prompt
         known = request.resume[choice.index] if request.resume else []
@@ -156,42 +159,6 @@ class Generator:
         for param, tokens in (("logit_bias", request.sampling.logit_bias), ("stop_token_ids", request.sampling.stop_tokens)):
             if not all(0 <= token < size for token in tokens):
                 raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {size}.", param)
-
-    def _encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
-        """The prompt's tokens, some and not too many."""
-        param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
-        tokens = self._tokens_of(prompt)
-        if not tokens:
-            raise InvalidValue("The prompt is empty.", param)
-        if len(tokens) >= self._context_length:
-            raise self._too_long(str(len(tokens)), param)
-        return tokens
-
-    def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
-        if isinstance(prompt, ChatPrompt):
-            if self._template is None:
-                raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-            for message in prompt.messages:
-                self._refuse_if_too_long(message["content"] or "", "messages")
-            return self._tokenizer.encode(self._template.render(prompt.messages), add_bos=True)
-        if isinstance(prompt, TextPrompt):
-            self._refuse_if_too_long(prompt.text, "prompt")
-            return self._tokenizer.encode(prompt.text, add_bos=True)
-        if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
-            raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
-        return prompt.tokens
-
-    def _refuse_if_too_long(self, text: str, param: str) -> None:
-        """By its size alone, before megabytes cost seconds of rendering and encoding."""
-        if self._tokenizer.surely_exceeds(text, self._context_length):
-            raise self._too_long(f"more than {self._context_length}", param)
-
-    def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
-        return ContextLengthExceeded(
-            f"The prompt has {length} tokens, but this model's context is {self._context_length} tokens "
-            "and the completion needs at least one. Shorten the prompt, or raise CONTEXT_LENGTH.",
-            param,
-        )
 
 
 def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:

@@ -6,28 +6,33 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 from loguru import logger
 
 from src.engines.base import Engine, EngineStats, Job, Step
 from src.errors import EngineError
+from src.runner.turns import Turns, Vector
 
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
 
 
-class Mailbox:
-    """Steps of a request's jobs, on their way from the engine to it. Steps that wait are taken together."""
+Item = TypeVar("Item", Step, Vector)
+
+
+class Mailbox(Generic[Item]):
+    """Steps of a request's jobs, or its vectors, on their way from the engine to it. Those that wait are taken together."""
 
     def __init__(self) -> None:
-        self._steps: list[Step] = []
+        self._steps: list[Item] = []
         self._arrived = asyncio.Event()
 
-    def put(self, step: Step) -> None:
+    def put(self, step: Item) -> None:
         self._steps.append(step)
         self._arrived.set()
 
-    async def take(self) -> list[Step]:
+    async def take(self) -> list[Item]:
         """All steps that wait, at least one."""
         await self._arrived.wait()
         self._arrived.clear()
@@ -37,6 +42,11 @@ class Mailbox:
 
 class _Add(msgspec.Struct):
     job: Job
+
+
+class _Embed(msgspec.Struct):
+    request_id: int
+    inputs: list[list[int]]
 
 
 class _Cancel(msgspec.Struct):
@@ -54,8 +64,10 @@ class EngineLoop:
         """`on_death` is called in the engine thread after it has logged why the engine cannot go on."""
         self._load = load
         self._on_death = on_death
-        self._commands: queue.SimpleQueue[_Add | _Cancel | _Close] = queue.SimpleQueue()
-        self._mailboxes: dict[int, Mailbox] = {}
+        self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
+        self._mailboxes: dict[int, Mailbox[Step]] = {}
+        self._vectors: dict[int, Mailbox[Vector]] = {}
+        self._turns = Turns()
         self._next_id = 0
         self._stats = EngineStats()
         self.steps = 0
@@ -70,7 +82,7 @@ class EngineLoop:
         self._thread.start()
         return await self._loaded
 
-    def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox) -> int:
+    def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox[Step]) -> int:
         """Queue the job that `make_job` makes for a fresh id, which is returned; its steps come to the mailbox."""
         self._next_id += 1
         job = make_job(self._next_id)
@@ -78,9 +90,16 @@ class EngineLoop:
         self._commands.put(_Add(job))
         return job.id
 
+    def embed(self, inputs: list[list[int]], mailbox: Mailbox[Vector]) -> int:
+        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the mailbox in order."""
+        self._next_id += 1
+        self._vectors[self._next_id] = mailbox
+        self._commands.put(_Embed(self._next_id, inputs))
+        return self._next_id
+
     def cancel(self, job_id: int) -> None:
-        """Forget a job. Of a finished one only its mailbox is left to forget."""
-        if self._mailboxes.pop(job_id, None) is not None:
+        """Forget a job, or inputs. Of finished ones only their mailbox is left to forget."""
+        if self._mailboxes.pop(job_id, None) is not None or self._vectors.pop(job_id, None) is not None:
             self._commands.put(_Cancel(job_id))
 
     def stats(self) -> EngineStats:
@@ -126,18 +145,25 @@ class EngineLoop:
                 self._obey(engine, command)
                 idle = False
             steps = engine.step()
-            idle = not steps
+            vector = self._turns.advance()
+            idle = not steps and not self._turns
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps)
+            if vector:
+                self._asyncio.call_soon_threadsafe(self._deliver_vector, vector)
             ended = time.perf_counter()
             self.steps += 1
             self.busy_seconds += ended - began
             began = ended
 
-    def _obey(self, engine: Engine, command: _Add | _Cancel) -> None:
+    def _obey(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
         if isinstance(command, _Cancel):
             engine.cancel(command.job_id)
+            self._turns.cancel(command.job_id)
+            return
+        if isinstance(command, _Embed):
+            self._turns.add(command.request_id, engine, command.inputs)
             return
         try:
             engine.add(command.job)
@@ -157,3 +183,7 @@ class EngineLoop:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
                 mailbox.put(step)
+
+    def _deliver_vector(self, vector: Vector) -> None:
+        if mailbox := self._vectors.get(vector.request_id):
+            mailbox.put(vector)

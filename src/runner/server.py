@@ -3,22 +3,25 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
 from loguru import logger
 
 from src.errors import InternalError, ServiceError, TooManyRequests
 from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
-from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
+
+Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its events; closing them cancels it
 
 
 class RunnerServer:
     """Serves one model's socket."""
 
-    def __init__(self, loop: EngineLoop, generator: Generator, max_requests: int) -> None:
+    def __init__(self, loop: EngineLoop, answers: Mapping[type[Message], Answer], max_requests: int) -> None:
+        """`answers`: for each kind of request, what answers it. They may raise ServiceError."""
         self._loop = loop
-        self._generator = generator
+        self._answers = answers
         self._max_requests = max_requests
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
@@ -84,8 +87,8 @@ class RunnerServer:
                 writer.write(encode(event))
                 await writer.drain()
 
-    async def _events(self, request: Generate) -> AsyncGenerator[Message, None]:
-        choices = request.n * len(request.prompts)
+    async def _events(self, request: Message) -> AsyncGenerator[Message, None]:
+        choices = request.n * len(request.prompts) if isinstance(request, Generate) else 1
         if self._open + choices > self._max_requests:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
@@ -96,7 +99,7 @@ class RunnerServer:
             return
         self._open += choices
         try:
-            async with contextlib.aclosing(self._generator.generate(request)) as events:
+            async with contextlib.aclosing(self._answers[type(request)](request)) as events:
                 async for event in events:
                     yield event
         except ServiceError as error:

@@ -5,20 +5,26 @@ from typing import Any
 
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
+from src.api.schema.embedding import EmbeddingRequest
 from src.api.schema.fields import Strict, validate
 from src.api.schema.generation import GenerationRequest
 from src.api.schema.models import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
+from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from src.api.schema.unknown import unknown_fields
 from src.api.schema.unsupported import UNSUPPORTED, refuse_unsupported
 
 __all__ = [
     "ChatRequest",
     "CompletionRequest",
+    "DetokenizeRequest",
     "DownloadRequest",
+    "EmbeddingRequest",
     "GenerationRequest",
     "LoadRequest",
     "Strict",
     "SwitchRequest",
+    "TokenizeChatRequest",
+    "TokenizeTextRequest",
     "UnloadRequest",
     "parse",
     "unknown",

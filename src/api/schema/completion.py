@@ -12,7 +12,8 @@ TokenList = Annotated[list[TokenId], Field(min_length=1)]
 MAX_PROMPTS = 64
 
 
-def _shape(value: Any) -> str:
+def shape(value: Any) -> str:
+    """Which of the four forms a prompt has."""
     if not isinstance(value, list):
         return "as string"
     first = value[0] if value else 0
@@ -24,7 +25,7 @@ Prompt = Annotated[
     | Annotated[TokenList, Tag("as tokens")]
     | Annotated[list[str], Field(max_length=MAX_PROMPTS), Tag("as strings")]
     | Annotated[list[TokenList], Field(max_length=MAX_PROMPTS), Tag("as token lists")],
-    Discriminator(_shape),
+    Discriminator(shape),
 ]
 
 

@@ -1,13 +1,15 @@
 """JSON to a checked object, or an error that names the field. Knows no field by name."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, ValidationError
 
 from src.errors import InvalidValue, MissingField
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+
+ModelName = Annotated[str, StringConstraints(min_length=1)]
 
 # Picks the one form of a field that can be a string or a list, so that an error tells what is wrong with that form.
 ByShape = Discriminator(lambda value: "as list" if isinstance(value, list) else "as string")

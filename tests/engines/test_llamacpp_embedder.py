@@ -57,7 +57,7 @@ def test_a_piece_is_smaller_while_jobs_run(model_path):
     engine.add(job(1, max_tokens=30))
     while not any(step.token is not None for step in engine.step()):
         pass
-    assert sum(1 for vector in engine.embed([tokens(256, 60)]) if vector is None) > 8
+    assert sum(1 for vector in engine.embed([tokens(100, 60)]) if vector is None) > 5
     engine.close()
 
 

@@ -35,7 +35,7 @@ class LoadedModel:
         self.model, config = _load(folder)
         text = config.get("text_config", config)
         self.end_tokens = _end_tokens(folder, config)
-        self.layers = _find_layers(self.model)
+        self.layers: Any = _find_layers(self.model)
         self.embedding_length: int = text.get("hidden_size", 0) if self.layers else 0
         self._layers = self._measure_layers()
         # What KV caches may take: those of running jobs and those kept for their prefixes.

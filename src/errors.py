@@ -6,6 +6,7 @@ ServiceError                      one refused or failed request
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
 ├── UnknownField                  400  a field it does not know, where STRICT_FIELDS refuses such
+├── UnsupportedContent            400  a part of a message that is no text
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
 ├── OperatorOnly                  403  only for who runs this server
 ├── ModelNotFound                 404
@@ -68,6 +69,10 @@ class MissingField(_ClientError):
 
 class UnsupportedField(_ClientError):
     code = "unsupported_parameter"
+
+
+class UnsupportedContent(_ClientError):
+    code = "unsupported_content"
 
 
 class UnknownField(_ClientError):

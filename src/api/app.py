@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flask
 
-from src.api import chat, completions, embeddings, failures, models, record, system, tokens
+from src.api import chat, completions, embeddings, failures, messages, models, record, system, tokens
 from src.api.accept import name_ignored
 from src.api.draining import refuse_while_stopping
 from src.api.service import Service
@@ -25,7 +25,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.after_request(record.end)
     app.after_request(name_ignored)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, embeddings, tokens, models, system):
+    for module in (chat, completions, messages, embeddings, tokens, models, system):
         app.register_blueprint(module.blueprint)
     return app
 

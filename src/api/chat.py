@@ -13,4 +13,4 @@ blueprint = flask.Blueprint("chat", __name__)
 @blueprint.post("/v1/chat/completions")
 def create() -> flask.Response:
     request = accept(ChatRequest)
-    return reply(request, ChatRenderer, "chatcmpl")
+    return reply(request, ChatRenderer, "chatcmpl-")

@@ -13,4 +13,4 @@ blueprint = flask.Blueprint("completions", __name__)
 @blueprint.post("/v1/completions")
 def create() -> flask.Response:
     request = accept(CompletionRequest)
-    return reply(request, CompletionRenderer, "cmpl")
+    return reply(request, CompletionRenderer, "cmpl-")

@@ -1,6 +1,6 @@
 """Turns every failure into an OpenAI error: the one place that does. Knows no route."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flask
 import msgspec
@@ -9,6 +9,7 @@ from werkzeug import exceptions as http
 
 from src import errors
 from src.api.record import Record, record
+from src.api.shapes import body_for, openai_event
 from src.errors import ClientGone, ServiceError
 
 _CLIENT_CLOSED = 499  # nginx's status for the log: nobody reads this response
@@ -40,7 +41,9 @@ def respond(error: Exception) -> flask.Response:
         return flask.Response(status=_CLIENT_CLOSED)
     failure = as_service_error(error, record())
     record().error = failure.code
-    response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
+    response = flask.Response(
+        msgspec.json.encode(body_for(flask.request.path, failure, record().id)), status=failure.status, mimetype="application/json"
+    )
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     if failure.retry_after is not None:
@@ -48,13 +51,13 @@ def respond(error: Exception) -> flask.Response:
     return response
 
 
-def events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes] = openai_event) -> Iterator[bytes]:
     """The chunks of a response that has begun; a failure becomes its last server-sent event, without [DONE]."""
     of = record()  # taken here, while the request is at hand: the chunks are made after its context is gone
-    return _events(chunks, of)
+    return _events(chunks, last, of)
 
 
-def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
+def _events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes], of: Record) -> Iterator[bytes]:
     try:
         yield from chunks
     except ClientGone:
@@ -62,4 +65,4 @@ def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
     except Exception as error:
         failure = as_service_error(error, of)
         of.error = failure.code
-        yield b"data: " + msgspec.json.encode(failure.body()) + b"\n\n"
+        yield last(failure)

@@ -9,7 +9,7 @@ import flask
 
 from src.api import failures
 from src.api.record import Record, record
-from src.api.render import Renderer, Wants, server_sent_events
+from src.api.render import Rendering, Wants
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
@@ -20,7 +20,7 @@ CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the m
 Asked = TypeVar("Asked", bound=Message)
 
 
-def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
+def reply(request: ChatRequest | CompletionRequest, kind: Callable[..., Rendering], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     of = record()
     ready, asked, generation = ask(request.model, lambda ready: request.generate(ready.sampling))
@@ -29,7 +29,7 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
         events = _noted(generation, of)
         first = next(event for event in events if event is not None)
         renderer = kind(
-            id=f"{prefix}-{uuid.uuid4().hex}",
+            id=f"{prefix}{uuid.uuid4().hex}",
             created=int(time.time()),
             model=ready.model,
             fingerprint=ready.fingerprint,
@@ -44,7 +44,7 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
     finally:
         if not request.stream:
             generation.close()
-    response = flask.Response(failures.events(server_sent_events(chunks)), mimetype="text/event-stream")
+    response = flask.Response(failures.events(renderer.frames(chunks), renderer.failed), mimetype="text/event-stream")
     # Not in the generator: one that was never begun, because its client hung up before the first byte, runs no finally.
     response.call_on_close(generation.close)
     response.headers["Cache-Control"] = "no-cache"

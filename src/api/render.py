@@ -5,10 +5,12 @@ There is one path: a reply that is not streamed is the fold of the very chunks t
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from src.api.shapes import openai_event
+from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
 
 Chunk = dict[str, Any]
@@ -25,6 +27,18 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True):
     usage: bool = False  # in one more chunk at the end
     running_usage: bool = False  # in every chunk
     timings: bool = False
+
+
+class Rendering(Protocol):
+    """Makes a reply of what a runner tells, in one API's shapes: chunks as they come, and one object of all of them."""
+
+    def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]: ...
+
+    def fold(self, chunks: Iterable[Chunk | None]) -> Chunk: ...
+
+    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]: ...
+
+    def failed(self, error: ServiceError) -> bytes: ...
 
 
 class Renderer(ABC):
@@ -95,6 +109,14 @@ class Renderer(ABC):
 
     def _choice(self, index: int, said: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
+        """The chunks as server-sent events."""
+        return server_sent_events(chunks)
+
+    def failed(self, error: ServiceError) -> bytes:
+        """The last event of a stream that failed."""
+        return openai_event(error)
 
     @abstractmethod
     def _first(self, index: int) -> Chunk | None: ...

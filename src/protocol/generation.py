@@ -113,6 +113,7 @@ class Delta(Message, frozen=True, kw_only=True):
 class Ended(Message, frozen=True, kw_only=True):
     index: int = 0
     reason: str  # stop, length, tool_calls
+    stop: str | None = None  # the stop string that ended it
 
 
 class Finished(Message, frozen=True, kw_only=True):

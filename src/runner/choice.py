@@ -4,7 +4,7 @@ import secrets
 from collections import deque
 
 from src.engines.base import Logprobs, Step
-from src.protocol import Delta, Generate, TokenLogprob, ToolCallDelta
+from src.protocol import Delta, Ended, Generate, TokenLogprob, ToolCallDelta
 from src.text.channels import Channels, Said
 from src.text.decode import StopMachine, Utf8Decoder
 from src.text.tokenizer import Tokenizer
@@ -71,6 +71,10 @@ class Choice:
             logprobs=logprobs,
             tokens=tokens,
         )
+
+    @property
+    def ended(self) -> Ended:
+        return Ended(index=self.index, reason=self.reason, stop=self._stops.found)
 
     @property
     def reason(self) -> str:

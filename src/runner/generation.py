@@ -88,7 +88,7 @@ class Generator:
                 if request.echo and not request.resume:
                     yield Delta(index=answer.choice.index, text=self._text_of(answer.prompt))
                 if answer.job_id is None:
-                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+                    yield answer.choice.ended
 
         if not waiting:
             for event in start(0):
@@ -116,7 +116,7 @@ class Generator:
                 if answer.choice.finish:
                     del waiting[job_id]
                     self._loop.cancel(job_id)
-                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+                    yield answer.choice.ended
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from src.api.schema.anthropic import CountTokensRequest, MessagesRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
 from src.api.schema.embedding import EmbeddingRequest
@@ -16,11 +17,13 @@ from src.api.schema.unsupported import UNSUPPORTED, refuse_unsupported
 __all__ = [
     "ChatRequest",
     "CompletionRequest",
+    "CountTokensRequest",
     "DetokenizeRequest",
     "DownloadRequest",
     "EmbeddingRequest",
     "GenerationRequest",
     "LoadRequest",
+    "MessagesRequest",
     "Strict",
     "SwitchRequest",
     "TokenizeChatRequest",

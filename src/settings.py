@@ -74,6 +74,9 @@ class Settings(BaseModel):
     max_concurrent_requests: int = Field(256, ge=1, description="requests running and waiting on one model; more get a 429")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
+    response_store_size: int = Field(
+        0, ge=0, description="responses kept for previous_response_id, till the server stops; the oldest go first; 0: none"
+    )
     strict_fields: bool = Field(False, description="refuse fields that a route does not know, rather than name them in X-Ignored-Fields")
 
     # Logs

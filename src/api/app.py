@@ -6,9 +6,10 @@ from pathlib import Path
 
 import flask
 
-from src.api import chat, completions, embeddings, failures, messages, models, record, system, tokens
+from src.api import chat, completions, embeddings, failures, messages, models, record, responses, system, tokens
 from src.api.accept import name_ignored
 from src.api.draining import refuse_while_stopping
+from src.api.response_store import ResponseStore
 from src.api.service import Service
 from src.client import ManagerClient
 from src.settings import ROOT, Settings
@@ -19,13 +20,17 @@ def create_app(settings: Settings) -> flask.Flask:
     app = flask.Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.extensions["service"] = Service(settings, ManagerClient(str(Path(settings.run_dir) / "manager.sock")))
+    app.extensions["service"] = Service(
+        settings,
+        ManagerClient(str(Path(settings.run_dir) / "manager.sock")),
+        ResponseStore(Path(settings.run_dir) / "responses", settings.response_store_size),
+    )
     app.before_request(record.begin)
     app.before_request(refuse_while_stopping)
     app.after_request(record.end)
     app.after_request(name_ignored)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, messages, embeddings, tokens, models, system):
+    for module in (chat, completions, messages, responses, embeddings, tokens, models, system):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -155,7 +155,7 @@ class ChatRenderer(Renderer):
             said["content"] = delta.text
         if delta.tool_calls:
             said["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
-        logprobs = {"content": [_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
+        logprobs = {"content": [logprob_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
         return self._choice(delta.index, {"delta": said}, logprobs)
 
     def _last(self, ended: Ended) -> Chunk:
@@ -227,7 +227,7 @@ def _call_piece(call: Any) -> Chunk:
     return {"index": call.index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _entry(entry: TokenLogprob) -> Chunk:
+def logprob_entry(entry: TokenLogprob) -> Chunk:
     top = [{"token": one.token, "logprob": one.logprob, "bytes": one.bytes} for one in entry.top]
     return {"token": entry.token, "logprob": entry.logprob, "bytes": entry.bytes, "top_logprobs": top}
 

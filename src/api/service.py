@@ -6,6 +6,7 @@ import time
 import flask
 import msgspec
 
+from src.api.response_store import ResponseStore
 from src.client import ManagerClient
 from src.settings import Settings
 
@@ -13,6 +14,7 @@ from src.settings import Settings
 class Service(msgspec.Struct, frozen=True):
     settings: Settings
     manager: ManagerClient
+    responses: ResponseStore
 
     def deadline(self) -> float:
         """When a request that begins now has to be through, in time.monotonic() seconds."""

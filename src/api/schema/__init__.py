@@ -10,6 +10,7 @@ from src.api.schema.embedding import EmbeddingRequest
 from src.api.schema.fields import Strict, validate
 from src.api.schema.generation import GenerationRequest
 from src.api.schema.models import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
+from src.api.schema.responses import ResponsesRequest
 from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from src.api.schema.unknown import unknown_fields
 from src.api.schema.unsupported import UNSUPPORTED, refuse_unsupported
@@ -24,6 +25,7 @@ __all__ = [
     "GenerationRequest",
     "LoadRequest",
     "MessagesRequest",
+    "ResponsesRequest",
     "Strict",
     "SwitchRequest",
     "TokenizeChatRequest",

@@ -1,0 +1,121 @@
+"""POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API, by way of a chat completion."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import flask
+
+from src.api.accept import accept
+from src.api.generate import reply
+from src.api.response_events import ResponseRenderer
+from src.api.response_store import Stored
+from src.api.schema import ChatRequest, ResponsesRequest, parse
+from src.api.service import json_response, service
+from src.errors import InvalidValue, NotFound, ServiceError, UnsupportedField
+
+blueprint = flask.Blueprint("responses", __name__)
+
+# Fields of a chat by what they are called here.
+_NAMES = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+}
+
+
+@blueprint.post("/v1/responses")
+def create() -> flask.Response:
+    request = accept(ResponsesRequest)
+    store = service().responses
+    history = _history(request.previous_response_id)
+    keeps = store.keeps and request.store is not False
+    items = [*history, *request.items()]
+
+    def keep(response: dict[str, Any]) -> None:
+        store.put(response["id"], Stored(owner=_owner(), response=response, items=[*items, *response["output"]]))
+
+    with _named_as_here():
+        chat = parse(ChatRequest, request.chat(history))
+        return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
+
+
+@blueprint.get("/v1/responses/<id>")
+def retrieve(id: str) -> flask.Response:
+    stored = service().responses.get(id, _owner())
+    if stored is None:
+        raise _not_found(id)
+    return json_response(stored.response)
+
+
+@blueprint.delete("/v1/responses/<id>")
+def delete(id: str) -> flask.Response:
+    if not service().responses.remove(id, _owner()):
+        raise _not_found(id)
+    return json_response({"id": id, "object": "response", "deleted": True})
+
+
+def _history(previous: str | None) -> list[dict[str, Any]]:
+    """The items that an earlier response ended with."""
+    if previous is None:
+        return []
+    store = service().responses
+    if not store.keeps:
+        raise UnsupportedField(
+            "previous_response_id: this server keeps no responses (RESPONSE_STORE_SIZE=0). Send the whole conversation as input.",
+            "previous_response_id",
+        )
+    stored = store.get(previous, _owner())
+    if stored is None:
+        raise InvalidValue(f"previous_response_id: there is no response {previous[:100]!r} here, or no longer.", "previous_response_id")
+    return stored.items
+
+
+def _owner() -> str:
+    return ""
+
+
+def _not_found(id: str) -> NotFound:
+    why = "" if service().responses.keeps else " This server keeps none (RESPONSE_STORE_SIZE=0)."
+    return NotFound(f"There is no response {id[:100]!r} here.{why}", "id")
+
+
+def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:
+    """What of the request a response repeats, with OpenAI's defaults."""
+    text, reasoning = request.text, request.reasoning
+    choice = request.tool_choice
+    return {
+        "background": False,
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": request.max_tool_calls,
+        "metadata": request.metadata or {},
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": request.previous_response_id,
+        "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
+        "store": kept,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": {"format": text.format.model_dump(by_alias=True, exclude_none=True) if text and text.format else {"type": "text"}},
+        "tool_choice": choice if isinstance(choice, str) else choice.model_dump() if choice else "auto",
+        "tools": [{"strict": None, "parameters": None, **tool.model_dump(exclude_none=True)} for tool in request.tools or []],
+        "top_logprobs": request.top_logprobs or 0,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "truncation": "disabled",
+    }
+
+
+@contextlib.contextmanager
+def _named_as_here() -> Iterator[None]:
+    """A refusal names the field as this route calls it."""
+    try:
+        yield
+    except ServiceError as error:
+        if error.param:
+            first, rest = re.fullmatch(r"([a-z_]+)(.*)", error.param, re.DOTALL).groups()  # type: ignore[union-attr]
+            # A message of the chat is not the item of the same number.
+            error.param = _NAMES[first] if first in _NAMES else (first + rest).replace(".function.", ".")
+        raise

@@ -11,7 +11,7 @@ from tests.engines.test_contract import job
 from tests.hf_model import hf_model
 
 ENGINES = ["echo", "llama_cpp", "mlx"]
-CONTEXT = 256  # longer than a piece of work
+CONTEXT = 160  # longer than a piece of work
 COMPUTING = ["llama_cpp", "mlx"]
 ALIKE = [
     ("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
@@ -58,7 +58,7 @@ def test_the_same_input_has_the_same_vector(engine):
 
 
 def test_inputs_together_have_the_vectors_that_each_has_alone(engine):
-    inputs = [tokens(length, 40 + length) for length in (1, 7, 150, 3, 200, *range(2, 12))]
+    inputs = [tokens(length, 40 + length) for length in (1, 7, 150, 3, 60, 5)]
     together = vectors(engine, inputs)
     assert len(together) == len(inputs)
     for one, vector in zip(inputs, together, strict=True):
@@ -89,7 +89,7 @@ def test_work_that_was_given_up_leaves_nothing_behind(engine):
 
 def test_jobs_draw_the_same_tokens_beside_it_and_are_asked_between_its_pieces(engine):
     def drawn(work) -> list[int]:
-        engine.add(job(1, max_tokens=12, temperature=0.0))
+        engine.add(job(1, max_tokens=6, temperature=0.0))
         found, pieces = [], 0
         while steps := engine.step():
             found += [step.token for step in steps if step.token is not None]
@@ -97,7 +97,7 @@ def test_jobs_draw_the_same_tokens_beside_it_and_are_asked_between_its_pieces(en
         return found
 
     alone = drawn(iter(()))
-    work = engine.embed([tokens(CONTEXT, 60)] * 2)
+    work = engine.embed([tokens(CONTEXT, 60), tokens(20)])
     assert drawn(work) == alone
     work.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flask
 
-from src.api import chat, completions, embeddings, failures, messages, models, record, responses, system, tokens
+from src.api import chat, completions, embeddings, failures, messages, metrics, models, record, responses, system, tokens
 from src.api.accept import name_ignored
 from src.api.draining import refuse_while_stopping
 from src.api.response_store import ResponseStore
@@ -32,6 +32,8 @@ def create_app(settings: Settings) -> flask.Flask:
     app.register_error_handler(Exception, failures.respond)
     for module in (chat, completions, messages, responses, embeddings, tokens, models, system):
         app.register_blueprint(module.blueprint)
+    if settings.metrics and not settings.metrics_address:
+        app.register_blueprint(metrics.blueprint)
     return app
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from src.errors import InvalidValue, UnsupportedField
 from src.protocol import Embed, Embedded, Finished
-from src.runner.loop import EngineLoop, Mailbox
+from src.runner.loop import EngineLoop
 from src.runner.prompts import Prompts
 from src.runner.turns import Vector
 
@@ -25,16 +25,14 @@ class Embedder:
         """Closing the iterator cancels the work. Raises ServiceError."""
         length = self._wanted_length(request.dimensions)
         inputs = await asyncio.to_thread(lambda: [self._prompts.encode_input(prompt) for prompt in request.prompts])
-        mailbox: Mailbox[Vector] = Mailbox()
-        request_id = self._loop.embed(inputs, mailbox)
+        vectors: asyncio.Queue[Vector] = asyncio.Queue()
+        request_id = self._loop.embed(inputs, vectors)
         try:
-            left = len(inputs)
-            while left:
-                for vector in await mailbox.take():
-                    if vector.error:
-                        raise vector.error
-                    left -= 1
-                    yield Embedded(vector=_normalised(vector.values[:length]))
+            for _ in inputs:
+                vector = await vectors.get()
+                if vector.error:
+                    raise vector.error
+                yield Embedded(vector=_normalised(vector.values[:length]))
         finally:
             self._loop.cancel(request_id)
         yield Finished(prompt_tokens=sum(len(tokens) for tokens in inputs), completion_tokens=0, cached_tokens=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from src.engines.base import Grammar, Job, Step
+from src.engines.base import Grammar, Job
 from src.errors import InvalidValue, UnsupportedField
 from src.protocol import Delta, Ended, Finished, Generate, Started
 from src.runner.choice import Choice
@@ -62,7 +62,7 @@ class Generator:
             for index, prompt in enumerate(prompts)
             for choice in range(request.n)
         ]
-        mailbox: Mailbox[Step] = Mailbox()
+        mailbox = Mailbox()
         try:
             for answer in answers:
                 self._begin(answer, request, mailbox)
@@ -74,15 +74,13 @@ class Generator:
                 if answer.job_id is not None:
                     self._loop.cancel(answer.job_id)
 
-    async def _follow(
-        self, request: Generate, answers: list[_Answer], mailbox: Mailbox[Step], received: float
-    ) -> AsyncGenerator[Event, None]:
+    async def _follow(self, request: Generate, answers: list[_Answer], mailbox: Mailbox, received: float) -> AsyncGenerator[Event, None]:
         clock = _Clock()
         prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
 
         def start(cached_tokens: int) -> Iterator[Event]:
-            clock.started = time.monotonic()
+            clock.started = time.monotonic() if mailbox.admitted_at is None else mailbox.admitted_at
             yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=clock.started - received)
             for answer in answers:
                 if request.echo and not request.resume:
@@ -120,7 +118,7 @@ class Generator:
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
 
-    def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox[Step]) -> None:
+    def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox) -> None:
         """Submit the choice's job, unless it is through: then only its end was not told before it was resumed."""
         choice, prompt = answer.choice, answer.prompt
         known = request.resume[choice.index] if request.resume else []

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 import msgspec
 from loguru import logger
@@ -18,21 +17,21 @@ from src.runner.turns import Turns, Vector
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
 
 
-Item = TypeVar("Item", Step, Vector)
-
-
-class Mailbox(Generic[Item]):
-    """Steps of a request's jobs, or its vectors, on their way from the engine to it. Those that wait are taken together."""
+class Mailbox:
+    """Steps of a request's jobs, on their way from the engine to it. Steps that wait are taken together."""
 
     def __init__(self) -> None:
-        self._steps: list[Item] = []
+        self.admitted_at: float | None = None  # when the first step that worked on a job began, in time.monotonic() seconds
+        self._steps: list[Step] = []
         self._arrived = asyncio.Event()
 
-    def put(self, step: Item) -> None:
+    def put(self, step: Step, began: float) -> None:
+        if self.admitted_at is None:
+            self.admitted_at = began
         self._steps.append(step)
         self._arrived.set()
 
-    async def take(self) -> list[Item]:
+    async def take(self) -> list[Step]:
         """All steps that wait, at least one."""
         await self._arrived.wait()
         self._arrived.clear()
@@ -65,8 +64,8 @@ class EngineLoop:
         self._load = load
         self._on_death = on_death
         self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
-        self._mailboxes: dict[int, Mailbox[Step]] = {}
-        self._vectors: dict[int, Mailbox[Vector]] = {}
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._vectors: dict[int, asyncio.Queue[Vector]] = {}
         self._turns = Turns()
         self._next_id = 0
         self._stats = EngineStats()
@@ -82,7 +81,7 @@ class EngineLoop:
         self._thread.start()
         return await self._loaded
 
-    def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox[Step]) -> int:
+    def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox) -> int:
         """Queue the job that `make_job` makes for a fresh id, which is returned; its steps come to the mailbox."""
         self._next_id += 1
         job = make_job(self._next_id)
@@ -90,10 +89,10 @@ class EngineLoop:
         self._commands.put(_Add(job))
         return job.id
 
-    def embed(self, inputs: list[list[int]], mailbox: Mailbox[Vector]) -> int:
-        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the mailbox in order."""
+    def embed(self, inputs: list[list[int]], vectors: "asyncio.Queue[Vector]") -> int:
+        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the queue in order."""
         self._next_id += 1
-        self._vectors[self._next_id] = mailbox
+        self._vectors[self._next_id] = vectors
         self._commands.put(_Embed(self._next_id, inputs))
         return self._next_id
 
@@ -144,12 +143,13 @@ class EngineLoop:
                     return
                 self._obey(engine, command)
                 idle = False
+            step_began = time.monotonic()
             steps = engine.step()
             vector = self._turns.advance()
             idle = not steps and not self._turns
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
             if steps:
-                self._asyncio.call_soon_threadsafe(self._deliver, steps)
+                self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
             if vector:
                 self._asyncio.call_soon_threadsafe(self._deliver_vector, vector)
             ended = time.perf_counter()
@@ -169,7 +169,7 @@ class EngineLoop:
             engine.add(command.job)
         except EngineError as error:
             failed = Step(job_id=command.job.id, error=error)
-            self._asyncio.call_soon_threadsafe(self._deliver, [failed])
+            self._asyncio.call_soon_threadsafe(self._deliver, [failed], time.monotonic())
 
     def _note(self, stats: EngineStats) -> None:
         self._stats = stats
@@ -179,11 +179,11 @@ class EngineLoop:
         while self._rate and now - self._rate[0][0] > RATE_WINDOW:
             self._rate.popleft()
 
-    def _deliver(self, steps: list[Step]) -> None:
+    def _deliver(self, steps: list[Step], began: float) -> None:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
-                mailbox.put(step)
+                mailbox.put(step, began)
 
     def _deliver_vector(self, vector: Vector) -> None:
-        if mailbox := self._vectors.get(vector.request_id):
-            mailbox.put(vector)
+        if vectors := self._vectors.get(vector.request_id):
+            vectors.put_nowait(vector)

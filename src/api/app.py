@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flask
 
-from src.api import chat, completions, embeddings, failures, messages, metrics, models, record, responses, system, tokens
+from src.api import chat, completions, embeddings, failures, messages, metrics, models, openapi, record, responses, system, tokens
 from src.api.accept import name_ignored
 from src.api.draining import refuse_while_stopping
 from src.api.response_store import ResponseStore
@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.after_request(record.end)
     app.after_request(name_ignored)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, messages, responses, embeddings, tokens, models, system):
+    for module in (chat, completions, messages, responses, embeddings, tokens, models, system, openapi):
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)

@@ -97,6 +97,11 @@ MODEL = fields(
 MODELS = fields(object=one_of("list"), data=many(MODEL))
 PLAN = fields(model=TEXT, fits=YES_OR_NO, reason=or_null(TEXT), engines={"type": "object"}, memory_bytes={"type": "object"})
 DOWNLOADS = fields(object=one_of("list"), data=many(fields(name=TEXT, repo=TEXT, source=TEXT, stage=TEXT)))
+KEY = {"object": one_of("key"), "name": TEXT, "scopes": TEXTS}
+KEYS = fields(object=one_of("list"), data=many(fields(**KEY)))
+NEW_KEY = fields(**KEY, key=TEXT)
+REVOKED = fields(object=one_of("key"), name=TEXT, deleted=YES_OR_NO)
+LOG_LEVEL = fields(level=TEXT)
 HEALTHY = fields(status=one_of("ok"), models_ready=TEXTS)
 UNHEALTHY = fields(status=TEXT, reason=TEXT)
 STATUS = fields(uptime_seconds=NUMBER, engines={"type": "object"}, models=many({"type": "object"}), requests={"type": "object"})

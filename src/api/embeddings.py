@@ -7,9 +7,10 @@ from array import array
 
 import flask
 import msgspec
+from msgspec.structs import replace
 
 from src.api.accept import accept
-from src.api.generate import ask
+from src.api.ask import ask
 from src.api.record import record
 from src.api.schema import EmbeddingRequest
 from src.api.service import json_response
@@ -21,8 +22,7 @@ blueprint = flask.Blueprint("embeddings", __name__)
 @blueprint.post("/v1/embeddings")
 def create() -> flask.Response:
     request = accept(EmbeddingRequest)
-    ready, _, events = ask(request.model, lambda ready: request.embed())
-    record().model = ready.model
+    model, events = ask(request.model, replace(request.embed(), key=record().key or ""))
     vectors: list[msgspec.Raw] = []  # encoded as they come: thousands at once would keep streams waiting
     with contextlib.closing(events):
         for event in events:
@@ -35,7 +35,7 @@ def create() -> flask.Response:
         {
             "object": "list",
             "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)],
-            "model": ready.model,
+            "model": model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )

@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
-
-from src.api.render import Chunk, Event, Wants
+from src.api.render import Chunk, Event, Wants, framed, named_frame
 from src.api.shapes import anthropic
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
@@ -64,12 +62,11 @@ class MessageRenderer:
                 message |= chunk["delta"] | {"usage": message["usage"] | chunk["usage"]}
         return message
 
-    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
-        for chunk in chunks:
-            yield _frame(chunk or PING)
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+        return framed(chunks, named_frame, after, ping=named_frame(PING))
 
     def failed(self, error: ServiceError) -> bytes:
-        return _frame(anthropic(error))
+        return named_frame(anthropic(error))
 
     def _start(self, started: Started) -> Iterator[Chunk]:
         message: Chunk = {
@@ -143,8 +140,3 @@ def _object(text: str) -> Any:
         return json.loads(text or "{}")
     except ValueError:
         return {}
-
-
-def _frame(chunk: Chunk) -> bytes:
-    name: str = chunk["type"]
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(chunk) + b"\n\n"

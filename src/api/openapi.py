@@ -16,9 +16,10 @@ from src.api.service import json_response
 blueprint = flask.Blueprint("openapi", __name__)
 
 REF = "#/components/schemas/{model}"
-ALWAYS = (500, 503)
+ALWAYS = (401, 403, 500, 503)
 OF_A_BODY = (400, 408, 413, 415)
-OF_A_MODEL = (404, 429, 504)  # of a request that a runner answers
+OF_A_MODEL = (404, 422, 429, 504)  # of a request that a runner answers
+OF_AN_ANSWER = (400, 404, 504)  # that is kept
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -34,6 +35,8 @@ class Operation(NamedTuple):
 OPERATIONS: dict[str, Operation] = {
     "POST /v1/chat/completions": Operation(answers.CHAT, (bodies.ChatRequest,), OF_A_MODEL, streams=True),
     "POST /v1/completions": Operation(answers.COMPLETION, (bodies.CompletionRequest,), OF_A_MODEL, streams=True),
+    "GET /v1/chat/completions/{name}": Operation(answers.CHAT, errors=OF_AN_ANSWER, streams=True),
+    "GET /v1/completions/{name}": Operation(answers.COMPLETION, errors=OF_AN_ANSWER, streams=True),
     "POST /v1/responses": Operation(answers.RESPONSE, (bodies.ResponsesRequest,), OF_A_MODEL, streams=True),
     "GET /v1/responses/{id}": Operation(answers.RESPONSE, errors=(404,)),
     "DELETE /v1/responses/{id}": Operation(answers.DELETED, errors=(404,)),
@@ -51,8 +54,14 @@ OPERATIONS: dict[str, Operation] = {
     "POST /v1/models/load": Operation(answers.MODEL, (bodies.LoadRequest,), (404, 504), streams=True),
     "POST /v1/models/unload": Operation(answers.MODEL, (bodies.UnloadRequest,), (404, 504)),
     "POST /v1/models/switch": Operation(answers.MODEL, (bodies.SwitchRequest,), (404, 504)),
-    "POST /v1/models/download": Operation(answers.MODEL, (bodies.DownloadRequest,), (403, 404, 502, 504), streams=True),
-    "GET /v1/models/download": Operation(answers.DOWNLOADS, errors=(403,)),
+    "POST /v1/models/download": Operation(answers.MODEL, (bodies.DownloadRequest,), (404, 502, 504), streams=True),
+    "GET /v1/models/download": Operation(answers.DOWNLOADS),
+    "GET /v1/admin/keys": Operation(answers.KEYS, errors=(400,)),
+    "POST /v1/admin/keys": Operation(answers.NEW_KEY, (bodies.KeyRequest,)),
+    "POST /v1/admin/keys/{name}/rotate": Operation(answers.NEW_KEY, errors=(400, 404)),
+    "DELETE /v1/admin/keys/{name}": Operation(answers.REVOKED, errors=(400, 404)),
+    "GET /v1/admin/log-level": Operation(answers.LOG_LEVEL),
+    "POST /v1/admin/log-level": Operation(answers.LOG_LEVEL, (bodies.LogLevelRequest,)),
     "GET /health": Operation(answers.HEALTHY, unavailable=answers.UNHEALTHY),
     "GET /v1/system/status": Operation(answers.STATUS),
     "GET /metrics": Operation(answers.TEXT, content_type="text/plain"),

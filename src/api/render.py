@@ -4,7 +4,7 @@ There is one path: a reply that is not streamed is the fold of the very chunks t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -36,7 +36,7 @@ class Rendering(Protocol):
 
     def fold(self, chunks: Iterable[Chunk | None]) -> Chunk: ...
 
-    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]: ...
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]: ...
 
     def failed(self, error: ServiceError) -> bytes: ...
 
@@ -110,9 +110,9 @@ class Renderer(ABC):
     def _choice(self, index: int, said: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
-        """The chunks as server-sent events."""
-        return server_sent_events(chunks)
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+        """The chunks as server-sent events. `after`: see framed()."""
+        return server_sent_events(chunks, after)
 
     def failed(self, error: ServiceError) -> bytes:
         """The last event of a stream that failed."""
@@ -268,7 +268,32 @@ def timings(finished: Finished) -> dict[str, Any]:
     }
 
 
-def server_sent_events(chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
+def framed(
+    chunks: Iterable[Chunk | None], frame: Callable[[Chunk], bytes], after: int | None = None, ping: bytes = PING
+) -> Iterator[bytes]:
+    """`after`: the number of the last event that is not sent, for the client has it; None: events have no numbers."""
+    number = 0
     for chunk in chunks:
-        yield PING if chunk is None else b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        if chunk is None:
+            yield ping
+            continue
+        number += 1
+        if after is None:
+            yield frame(chunk)
+        elif number > after:
+            yield b"id: %d\n" % number + frame(chunk)
+
+
+def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+    yield from framed(chunks, data_frame, after)
     yield DONE
+
+
+def data_frame(chunk: Chunk) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def named_frame(chunk: Chunk) -> bytes:
+    """With the chunk's type as the event's name."""
+    name: str = chunk["type"]
+    return b"event: " + name.encode() + b"\n" + data_frame(chunk)

@@ -6,9 +6,7 @@ Shapes: the types of the package openai (openai/types/responses).
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
-
-from src.api.render import PING, Chunk, Event, Wants, logprob_entry
+from src.api.render import Chunk, Event, Wants, framed, logprob_entry, named_frame
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
 
@@ -59,14 +57,13 @@ class ResponseRenderer:
         response: Chunk = last["response"]
         return response
 
-    def frames(self, chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
-        for chunk in chunks:
-            yield PING if chunk is None else _frame(chunk)
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+        return framed(chunks, named_frame, after)
 
     def failed(self, error: ServiceError) -> bytes:
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         response = self._response("failed") | {"error": {"code": code, "message": error.message}}
-        return _frame(self._event("response.failed", response=response))
+        return named_frame(self._event("response.failed", response=response))
 
     def _say(self, delta: Delta) -> Iterator[Chunk]:
         if delta.reasoning:
@@ -164,8 +161,3 @@ class ResponseRenderer:
     def _event(self, name: str, **fields: Any) -> Chunk:
         self._sequence += 1
         return {"type": name, "sequence_number": self._sequence, **fields}
-
-
-def _frame(chunk: Chunk) -> bytes:
-    name: str = chunk["type"]
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(chunk) + b"\n\n"

@@ -10,6 +10,7 @@ import flask
 
 from src.api.accept import accept
 from src.api.generate import reply
+from src.api.record import record
 from src.api.response_events import ResponseRenderer
 from src.api.response_store import Stored
 from src.api.schema import ChatRequest, ResponsesRequest, parse
@@ -35,9 +36,10 @@ def create() -> flask.Response:
     history = _history(request.previous_response_id)
     keeps = store.keeps and request.store is not False
     items = [*history, *request.items()]
+    owner = _owner()  # taken here: a stream ends after its request's context is gone
 
     def keep(response: dict[str, Any]) -> None:
-        store.put(response["id"], Stored(owner=_owner(), response=response, items=[*items, *response["output"]]))
+        store.put(response["id"], Stored(owner=owner, response=response, items=[*items, *response["output"]]))
 
     with _named_as_here():
         chat = parse(ChatRequest, request.chat(history))
@@ -76,7 +78,8 @@ def _history(previous: str | None) -> list[dict[str, Any]]:
 
 
 def _owner() -> str:
-    return ""
+    """The name of the API key that asks."""
+    return record().key or ""
 
 
 def _not_found(id: str) -> NotFound:

@@ -1,11 +1,15 @@
-"""What every route needs at hand: the settings and the way to the manager."""
+"""What every route needs at hand: the settings, the keys, and the way to the manager."""
 
+import math
 import socket
 import time
 
 import flask
 import msgspec
 
+from src.api.address import Proxies
+from src.api.keyring import Keyring
+from src.api.replay import Store
 from src.api.response_store import ResponseStore
 from src.client import ManagerClient
 from src.settings import Settings
@@ -14,11 +18,14 @@ from src.settings import Settings
 class Service(msgspec.Struct, frozen=True):
     settings: Settings
     manager: ManagerClient
+    keyring: Keyring
+    proxies: Proxies
+    kept: Store
     responses: ResponseStore
 
-    def deadline(self) -> float:
-        """When a request that begins now has to be through, in time.monotonic() seconds."""
-        return time.monotonic() + self.settings.request_timeout
+    def deadline(self, timeout: float | None = None) -> float:
+        """When a request that begins now has to be through, in time.monotonic() seconds. `timeout`: its own."""
+        return time.monotonic() + min(self.settings.request_timeout, timeout or math.inf)
 
 
 def service() -> Service:

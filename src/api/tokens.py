@@ -6,7 +6,7 @@ from typing import Any
 import flask
 
 from src.api.accept import accept, check, read_body
-from src.api.generate import ask
+from src.api.ask import ask
 from src.api.record import record
 from src.api.schema import ChatRequest, DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from src.api.service import json_response
@@ -58,7 +58,6 @@ def tokens_of(model: str | None, prompt: ChatPrompt | TextPrompt, *, add_bos: bo
 
 def _ask_once(model: str | None, request: Message) -> Any:
     """The one message that answers a request."""
-    ready, _, events = ask(model, lambda ready: request)
-    record().model = ready.model
+    _, events = ask(model, request)
     with contextlib.closing(events):
         return next(event for event in events if event is not None)

@@ -1,5 +1,8 @@
 """No model: replays the prompt, a token a step. For tests, and for measuring everything that is not an engine."""
 
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -24,6 +27,8 @@ class EchoEngine(Engine):
         self.context_length = options.context_length or 8192
         self._slots = options.max_sequences or 20
         self._delay = options.step_delay
+        self._fault, _, text = options.fault.partition(" ")
+        self._fault_tokens = list(text.encode())
         self._queue = JobQueue()
         self._running: dict[int, tuple[Job, int]] = {}  # id: the job and how many tokens it has drawn
         self._generated = self._prefix_asked = 0
@@ -48,12 +53,18 @@ class EchoEngine(Engine):
     def _advance(self, job: Job, drawn: int) -> Step:
         # What a resumed job has drawn before counts on in the replay.
         at = len(job.tokens) - job.prompt_tokens + drawn
+        if self._fault and job.tokens[at : at + len(self._fault_tokens)] == self._fault_tokens and at < job.prompt_tokens:
+            self._fail()
         sampling = job.sampling
         ended = at >= max(job.prompt_tokens, sampling.min_tokens) and not sampling.ignore_eos
         token = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
         if job.grammar:
-            token = _nearest(token, job.grammar.allowed())
-            job.grammar.accept(token)
+            try:
+                token = _nearest(token, job.grammar.allowed())
+                job.grammar.accept(token)
+            except EngineError as error:
+                del self._running[job.id]
+                return Step(job_id=job.id, cached_tokens=None if drawn else 0, error=error)
         drawn += 1
         self._generated += 1
         may_end = at >= sampling.min_tokens
@@ -74,6 +85,12 @@ class EchoEngine(Engine):
             yield None
             counts = Counter(token % self.embedding_length for token in tokens)
             yield [float(counts[place]) for place in range(self.embedding_length)]
+
+    def _fail(self) -> None:
+        """As native code does."""
+        if self._fault == "stall":
+            threading.Event().wait()
+        os.kill(os.getpid(), signal.SIGSEGV if self._fault == "crash" else signal.SIGKILL)
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -98,11 +98,12 @@ class Planner:
                 step_time_target=settings.step_time_target_ms / 1000,
                 lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
                 step_delay=settings.echo_step_ms / 1000,
+                fault=settings.echo_fault,
             ),
         )
 
     def environ(self) -> dict[str, str]:
-        """Of a runner's process."""
+        """Of a runner's process: no secrets, which it has no use for."""
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
         return {
             **os.environ,

@@ -11,6 +11,7 @@ from loguru import logger
 from src.errors import InternalError, ServiceError, TooManyRequests
 from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
 from src.runner.loop import EngineLoop
+from src.runner.pace import Pace
 
 Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its events; closing them cancels it
 
@@ -18,11 +19,19 @@ Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its even
 class RunnerServer:
     """Serves one model's socket."""
 
-    def __init__(self, loop: EngineLoop, answers: Mapping[type[Message], Answer], max_requests: int) -> None:
+    def __init__(
+        self,
+        loop: EngineLoop,
+        answers: Mapping[type[Message], Answer],
+        max_requests: int,
+        on_first_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         """`answers`: for each kind of request, what answers it. They may raise ServiceError."""
         self._loop = loop
         self._answers = answers
         self._max_requests = max_requests
+        self._on_first_answer: Callable[[], None] | None = on_first_answer
+        self._pace = Pace()
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -93,7 +102,7 @@ class RunnerServer:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
                 f"the {self._max_requests} that MAX_CONCURRENT_REQUESTS allows.",
-                retry_after=1,
+                retry_after=self._pace.seconds_for(self._open + choices - self._max_requests),
             )
             yield Failed.of(error)
             return
@@ -102,10 +111,14 @@ class RunnerServer:
             async with contextlib.aclosing(self._answers[type(request)](request)) as events:
                 async for event in events:
                     yield event
+            if self._on_first_answer and isinstance(request, Generate):
+                self._on_first_answer()
+                self._on_first_answer = None
         except ServiceError as error:
             yield Failed.of(error)
         finally:
             self._open -= choices
+            self._pace.ended(choices)
 
     def stats(self) -> RunnerStats:
         stats = self._loop.stats()
@@ -126,4 +139,5 @@ class RunnerServer:
             step_seconds=round(self._loop.busy_seconds, 3),
             compute_seconds=round(stats.compute_seconds, 3),
             tokens_per_second=round(self._loop.tokens_per_second(), 1),
+            step_age=round(self._loop.step_age(), 3),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from src.api.schema.admin import KeyRequest, LogLevelRequest
 from src.api.schema.anthropic import CountTokensRequest, MessagesRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
@@ -23,7 +24,9 @@ __all__ = [
     "DownloadRequest",
     "EmbeddingRequest",
     "GenerationRequest",
+    "KeyRequest",
     "LoadRequest",
+    "LogLevelRequest",
     "MessagesRequest",
     "ResponsesRequest",
     "Strict",

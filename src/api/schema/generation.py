@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, StringConstraints, field_validator
 
+from src.api.schema.constraint import ConstraintFields
 from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, ModelName, Strict
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
@@ -29,7 +30,7 @@ LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], 
 MAX_CHOICES = 128
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(ConstraintFields):
     """What chat and text completions share. A field that is null counts as not there, as in OpenAI's API."""
 
     model: ModelName | None = None
@@ -52,8 +53,11 @@ class GenerationRequest(Strict):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     include_stop_str_in_output: bool | None = None
     timings: bool | None = None
+    timeout: float | None = Field(None, gt=0, le=86_400)
 
-    @field_validator("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", mode="before")
+    @field_validator(
+        "temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "timeout", mode="before"
+    )
     @classmethod
     def _not_a_boolean(cls, value: Any) -> Any:
         if isinstance(value, bool):
@@ -80,6 +84,7 @@ class GenerationRequest(Strict):
             max_tokens=max_tokens,
             stop=stop,
             include_stop=bool(self.include_stop_str_in_output),
+            constraint=self.constraint(),
             **fields,
         )
 

@@ -4,6 +4,7 @@ import re
 
 from src.api.app import create_app
 from src.api.openapi import OPERATIONS
+from src.api.schema import ChatRequest, CompletionRequest
 from src.api.schema.unknown import WITHOUT_EFFECT
 from src.api.schema.unsupported import UNSUPPORTED
 from src.errors import ServiceError
@@ -74,8 +75,9 @@ def test_every_field_of_a_body_is_in_the_api_document():
 
 def test_the_api_document_lists_what_is_refused_and_what_has_no_effect():
     document = (ROOT / "docs" / "API.md").read_text()
-    for beginning, names in (("Refused with 400", UNSUPPORTED), ("Accepted and without effect", WITHOUT_EFFECT)):
-        [listed] = re.findall(rf"^{beginning}[^:]*:([^.]*)\.", document, re.MULTILINE)
+    refused = set(UNSUPPORTED) - ChatRequest.model_fields.keys() - CompletionRequest.model_fields.keys()
+    for beginning, names in (("Refused with 400", refused), ("Accepted and without effect", WITHOUT_EFFECT)):
+        [listed] = re.findall(rf"^{beginning}.*?(?:change the\s+answer|has it): (.*?)\.\s", document, re.MULTILINE | re.DOTALL)
         assert set(re.findall(r"`(\w+)`", listed)) == set(names)
 
 

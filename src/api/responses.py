@@ -1,8 +1,5 @@
 """POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API, by way of a chat completion."""
 
-import contextlib
-import re
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +12,8 @@ from src.api.response_events import ResponseRenderer
 from src.api.response_store import Stored
 from src.api.schema import ChatRequest, ResponsesRequest, parse
 from src.api.service import json_response, service
-from src.errors import InvalidValue, NotFound, ServiceError, UnsupportedField
+from src.api.translated import named
+from src.errors import InvalidValue, NotFound, UnsupportedField
 
 blueprint = flask.Blueprint("responses", __name__)
 
@@ -41,7 +39,7 @@ def create() -> flask.Response:
     def keep(response: dict[str, Any]) -> None:
         store.put(response["id"], Stored(owner=owner, response=response, items=[*items, *response["output"]]))
 
-    with _named_as_here():
+    with named(_NAMES):
         chat = parse(ChatRequest, request.chat(history))
         return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
 
@@ -109,16 +107,3 @@ def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
     }
-
-
-@contextlib.contextmanager
-def _named_as_here() -> Iterator[None]:
-    """A refusal names the field as this route calls it."""
-    try:
-        yield
-    except ServiceError as error:
-        if error.param:
-            first, rest = re.fullmatch(r"([a-z_]+)(.*)", error.param, re.DOTALL).groups()  # type: ignore[union-attr]
-            # A message of the chat is not the item of the same number.
-            error.param = _NAMES[first] if first in _NAMES else (first + rest).replace(".function.", ".")
-        raise

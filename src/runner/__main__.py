@@ -37,7 +37,6 @@ from src.protocol import (
 from src.runner.embedder import Embedder
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
-from src.runner.prompts import Prompts
 from src.runner.server import Answer, RunnerServer
 from src.runner.texts import Texts
 from src.sampling import SamplingParams
@@ -88,8 +87,7 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        template = _template(spec, tokenizer)
-        generator = Generator(loop, tokenizer, template, engine.context_length, limits)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits, spec.tool_format)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:
@@ -101,9 +99,8 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    prompts = Prompts(tokenizer, template, engine.context_length)
-    texts = Texts(tokenizer, prompts, engine.context_length)
-    embedder = Embedder(loop, prompts, engine.embedding_length, spec.matryoshka)
+    texts = Texts(tokenizer, generator.prompts, engine.context_length)
+    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,

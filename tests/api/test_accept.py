@@ -93,3 +93,12 @@ def test_unknown_fields_are_refused_by_name_where_the_setting_says_so(strict):
 
 def test_with_the_setting_a_request_of_known_fields_is_answered(strict):
     assert ignored(strict, CHAT, {**HELLO, "max_tokens": 1, "temperature": 0, "repeat_penalty": 1.1}) is None
+
+
+def test_a_suffix_is_refused_where_it_cannot_be_honoured(http):
+    check_error(http.post(COMPLETIONS, json={**TEXT, "suffix": "y"}), 400, "unsupported_parameter", "suffix", told="cannot fill a gap")
+    check_error(http.post(COMPLETIONS, json={**TEXT, "suffix": "y", "echo": True}), 400, "invalid_value", "suffix")
+    check_error(http.post(COMPLETIONS, json={"prompt": [120], "suffix": "y"}), 400, "invalid_value", "suffix")
+    check_error(http.post(CHAT, json={**HELLO, "suffix": "y"}), 400, "unsupported_parameter", "suffix")
+    check_error(http.post(COMPLETIONS, json={**TEXT, "best_of": 2}), 400, "unsupported_parameter", "best_of")
+    assert ignored(http, COMPLETIONS, {**TEXT, "suffix": ""}) is None

@@ -154,6 +154,7 @@ class CountTokensRequest(Strict):
         if system := _joined(self.system or ""):
             messages.insert(0, {"role": "system", "content": system})
         choice, output = self.tool_choice, self.output_config
+        thinking = self.thinking.type if self.thinking else None
         schema = output.format.schema_ if output and output.format else None
         last = self.messages[-1]
         body = {
@@ -162,8 +163,8 @@ class CountTokensRequest(Strict):
             "tools": [tool.as_chat() for tool in self.tools] if self.tools else None,
             "tool_choice": choice.as_chat() if choice and self.tools else None,
             "parallel_tool_calls": False if choice and choice.disable_parallel_tool_use else None,
-            "chat_template_kwargs": {"enable_thinking": self.thinking.type != "disabled"} if self.thinking else None,
-            "reasoning_effort": output.effort if output else None,
+            "chat_template_kwargs": {"enable_thinking": thinking == "enabled"} if thinking in ("enabled", "disabled") else None,
+            "reasoning_effort": output.effort if output and output.effort != "high" else None,  # which is the default
             "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}} if schema else None,
             # The answer goes on where the last message ends.
             "continue_final_message": True if last.role == "assistant" and not _calls(last) else None,

@@ -95,6 +95,7 @@ class Planner:
             max_requests=settings.max_concurrent_requests,
             tool_format=entry.options.tool_format,
             chat_template=str(settings.models_path / template) if template else None,
+            matryoshka=None if entry.facts.matryoshka is None else list(entry.facts.matryoshka),
             options=EngineOptions(
                 model_path=entry.path,
                 device=settings.device_type,

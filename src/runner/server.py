@@ -108,7 +108,7 @@ class RunnerServer:
             yield Failed.of(error)
             return
         self._open += choices
-        self._resumed += bool(request.deaths or request.resume)
+        self._resumed += isinstance(request, Generate) and bool(request.deaths or request.resume)
         try:
             async with contextlib.aclosing(self._answers[type(request)](request)) as events:
                 async for event in events:

@@ -1,0 +1,14 @@
+"""This repository's own server as the suite runs it. The one place here that knows how it is built."""
+
+from src.engines import why_not
+from tests.hf_model import hf_model
+from tests.server import Server
+
+DTYPES = {"mlx": "float32", "vllm": "bfloat16"}  # MLX on a CPU computes float32 faster
+
+
+def serve(engine: str) -> Server:
+    reason = why_not(engine)
+    assert reason is None, f"{engine} cannot be tested here: {reason}"
+    settings = {"MODELS_DIR": hf_model(DTYPES[engine]).parent} if engine in DTYPES else {}
+    return Server(INFERENCE_ENGINE=engine, CONTEXT_LENGTH=4096, MAX_PARALLEL_SEQUENCES=4, ECHO_STEP_MS=1, **settings)

@@ -33,7 +33,7 @@ ALLOWED = {
     "engines.llamacpp": {"engines.llamacpp", "engines.base", "engines.queue", "engines.budget", "engines.prefix", "sampling", "errors"},
     "engines.mlx": {"engines.mlx", "engines.base", "engines.queue", "engines.budget", "engines.prefix", "sampling", "errors"},
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
-    "runner": {"runner", "engines.base", "text", "protocol", "errors", "settings", "logs"},
+    "runner": {"runner", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
     "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
 }

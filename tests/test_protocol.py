@@ -193,7 +193,7 @@ def test_a_message_without_its_end_of_line_is_refused():
         b'{"kind":"Nothing","text":""}\n',
         b'{"kind":5,"text":""}\n',
         b'{"kind":"Load","model":"of another socket"}\n',
-        b'{"kind":"Delta"}\n',
+        b'{"kind":"Ended"}\n',
         b'{"kind":"Delta","text":5}\n',
         b'{"kind":"Delta","text":null}\n',
         b'{"kind":"Delta","text":"","more":1}\n',

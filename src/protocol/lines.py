@@ -12,7 +12,7 @@ from src.errors import ServiceError
 MAX_LINE_BYTES = 64 * 2**20  # a body of 8 MiB whose every character is escaped still fits
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", omit_defaults=True, forbid_unknown_fields=True):
     """Base of everything that crosses a socket; the tag is the class's name."""
 
 

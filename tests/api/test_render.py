@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.render import DONE, PING, ChatRenderer, CompletionRenderer, server_sent_events, usage
-from src.protocol import Delta, Finished, Started
+from src.api.render import DONE, PING, ChatRenderer, CompletionRenderer, Wants, server_sent_events, usage
+from src.protocol import Delta, Ended, Finished, Started, TokenLogprob, ToolCallDelta
 
 STARTED = Started(prompt_tokens=5, cached_tokens=2, queue_seconds=0.1)
+ENDED = Ended(reason="length")
 FINISHED = Finished(prompt_tokens=5, completion_tokens=3, cached_tokens=2)
-EVENTS = [STARTED, Delta(text="Hel"), Delta(text="lo"), FINISHED]
+EVENTS = [STARTED, Delta(text="Hel"), Delta(text="lo"), ENDED, FINISHED]
 USAGE = {
     "prompt_tokens": 5,
     "completion_tokens": 3,
@@ -23,14 +24,14 @@ USAGE = {
         "rejected_prediction_tokens": 0,
     },
 }
-CHAT_HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
-TEXT_HEAD = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
+CHAT_HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m", "system_fingerprint": "fp_1"}
+TEXT_HEAD = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m", "system_fingerprint": "fp_1"}
 RENDERERS = pytest.mark.parametrize("kind", [ChatRenderer, CompletionRenderer])
 
 
-def renderer(kind: type, include_usage: bool = True):
+def renderer(kind: type, include_usage: bool = True, **wants: object):
     id = "chatcmpl-1" if kind is ChatRenderer else "cmpl-1"
-    return kind(id=id, created=7, model="m", include_usage=include_usage)
+    return kind(id=id, created=7, model="m", fingerprint="fp_1", wants=Wants(usage=include_usage, **wants))
 
 
 def chat_choice(delta: dict, finish_reason: str | None = None) -> dict:
@@ -116,7 +117,7 @@ def test_a_reply_ends_with_its_last_event(kind):
 @RENDERERS
 def test_an_empty_answer_has_all_its_fields(kind):
     of = renderer(kind)
-    [choice] = of.fold(of.chunks([STARTED, FINISHED]))["choices"]
+    [choice] = of.fold(of.chunks([STARTED, ENDED, FINISHED]))["choices"]
     assert choice["message"]["content"] == "" if kind is ChatRenderer else choice["text"] == ""
 
 
@@ -143,7 +144,7 @@ def test_a_stream_that_fails_has_no_done():
 
 def test_silence_is_a_comment_in_a_stream_and_nothing_in_a_plain_reply():
     of = renderer(CompletionRenderer)
-    silent = [None, STARTED, None, Delta(text="Hel"), None, Delta(text="lo"), None, FINISHED]
+    silent = [None, STARTED, None, Delta(text="Hel"), None, Delta(text="lo"), None, ENDED, FINISHED]
     assert list(of.chunks(silent)).count(None) == 4
     assert of.fold(of.chunks(silent)) == of.fold(of.chunks(EVENTS))
 
@@ -165,8 +166,8 @@ def text_of(frames: list[bytes], kind: type) -> tuple[str, set[str | None], dict
 @settings(deadline=None)
 @given(texts=st.lists(st.none() | st.text()), reason=st.sampled_from(["stop", "length"]), counts=st.tuples(*[st.integers(0, 2**31)] * 3))
 def test_streamed_and_plain_replies_agree(kind, texts, reason, counts):
-    finished = Finished(reason=reason, prompt_tokens=counts[0], completion_tokens=counts[1], cached_tokens=counts[2])
-    events = [STARTED, *(None if text is None else Delta(text=text) for text in texts), finished]
+    finished = Finished(prompt_tokens=counts[0], completion_tokens=counts[1], cached_tokens=counts[2])
+    events = [STARTED, *(None if text is None else Delta(text=text) for text in texts), Ended(reason=reason), finished]
     whole = renderer(kind).fold(renderer(kind).chunks(events))
     [choice] = whole["choices"]
     text = choice["message"]["content"] if kind is ChatRenderer else choice["text"]
@@ -174,3 +175,105 @@ def test_streamed_and_plain_replies_agree(kind, texts, reason, counts):
     frames = list(server_sent_events(renderer(kind).chunks(events)))
     assert text_of(frames, kind) == (text, {choice["finish_reason"]}, whole["usage"])
     assert frames[-1] == DONE
+
+
+TWO = [
+    STARTED,
+    Delta(index=1, text="b", tokens=[1]),
+    Delta(index=0, text="a", tokens=[2, 3]),
+    Ended(index=1, reason="stop"),
+    Delta(index=0, text="A", tokens=[4]),
+    Ended(index=0, reason="length"),
+    FINISHED,
+]
+
+
+@RENDERERS
+def test_choices_are_told_apart_and_come_in_order(kind):
+    of = renderer(kind, choices=2)
+    choices = of.fold(of.chunks(TWO))["choices"]
+    said = [choice["message"]["content"] if kind is ChatRenderer else choice["text"] for choice in choices]
+    assert (said, [choice["finish_reason"] for choice in choices]) == (["aA", "b"], ["length", "stop"])
+
+
+@RENDERERS
+def test_running_usage_counts_what_was_said_so_far(kind):
+    chunks = list(renderer(kind, choices=2, running_usage=True).chunks(TWO))
+    counts = [
+        chunk["usage"]["completion_tokens"] for chunk in chunks if chunk["choices"] and chunk["choices"][0].get("finish_reason") is None
+    ]
+    assert counts[-3:] == [1, 3, 4]
+    assert all(chunk["usage"]["prompt_tokens"] == 5 for chunk in chunks)
+
+
+def test_timings_are_of_the_prompt_and_of_the_tokens_after_the_first():
+    finished = Finished(prompt_tokens=12, completion_tokens=5, cached_tokens=2, prefill_seconds=0.5, decode_seconds=2)
+    of = renderer(ChatRenderer, include_usage=False, timings=True)
+    *_, last = of.chunks([STARTED, ENDED, finished])
+    assert last["choices"] == []
+    assert last["timings"] == {
+        "cache_n": 2, "prompt_n": 10, "prompt_ms": 500, "prompt_per_second": 20,
+        "predicted_n": 5, "predicted_ms": 2000, "predicted_per_second": 2,
+    }  # fmt: skip
+
+
+LOGPROBS = [
+    STARTED,
+    Delta(text="a", logprobs=[TokenLogprob(token="a", logprob=-0.5, bytes=[97], top=[TokenLogprob(token="b", logprob=-0.25, bytes=[98])])]),
+    Delta(text="bc", logprobs=[TokenLogprob(token="bc", logprob=-1.5, bytes=[98, 99])]),
+    Delta(text="d", logprobs=[TokenLogprob(token="d", logprob=-2, bytes=[100])]),
+    ENDED,
+    FINISHED,
+]
+
+
+def test_logprobs_of_a_chat_are_one_list_of_its_tokens():
+    of = renderer(ChatRenderer, logprobs=True)
+    [choice] = of.fold(of.chunks(LOGPROBS))["choices"]
+    content = choice["logprobs"]["content"]
+    assert [entry["token"] for entry in content] == ["a", "bc", "d"]
+    assert content[0] == {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -0.25, "bytes": [98]}]}
+    assert choice["logprobs"]["refusal"] is None
+
+
+def test_logprobs_of_a_completion_are_lists_side_by_side():
+    of = renderer(CompletionRenderer, logprobs=True)
+    [choice] = of.fold(of.chunks(LOGPROBS))["choices"]
+    assert choice["logprobs"] == {
+        "tokens": ["a", "bc", "d"],
+        "token_logprobs": [-0.5, -1.5, -2],
+        "top_logprobs": [{"b": -0.25}, {}, {}],
+        "text_offset": [0, 1, 3],
+    }
+
+
+def test_tool_calls_are_joined_by_their_index_and_leave_no_content():
+    calls = [
+        ToolCallDelta(index=0, id="call_a", name="f"),
+        ToolCallDelta(index=0, arguments='{"x"'),
+        ToolCallDelta(index=1, id="call_b", name="g"),
+        ToolCallDelta(index=0, arguments=": 1}"),
+        ToolCallDelta(index=1, arguments="{}"),
+    ]
+    of = renderer(ChatRenderer)
+    events = [STARTED, *(Delta(tool_calls=[call]) for call in calls), Ended(reason="tool_calls"), FINISHED]
+    [choice] = of.fold(of.chunks(events))["choices"]
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "tool_calls": [
+            {"id": "call_a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+            {"id": "call_b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ],
+    }
+    deltas = [chunk["choices"][0]["delta"] for chunk in of.chunks(events) if chunk["choices"]]
+    assert deltas[1] == {"tool_calls": [{"index": 0, "id": "call_a", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+    assert deltas[2] == {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]}
+
+
+def test_reasoning_is_told_apart_from_content():
+    of = renderer(ChatRenderer)
+    events = [STARTED, Delta(reasoning="hm"), Delta(reasoning="m"), Delta(text="yes"), ENDED, FINISHED]
+    [choice] = of.fold(of.chunks(events))["choices"]
+    assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("hmm", "yes")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.schema import _UNSUPPORTED, ChatRequest, CompletionRequest, GenerationRequest, LoadRequest, parse
+from src.api.schema import ChatRequest, CompletionRequest, GenerationRequest, LoadRequest, parse
+from src.api.schema.unsupported import UNSUPPORTED
 from src.errors import InvalidValue, MissingField, ServiceError, UnsupportedField
 from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
@@ -44,7 +45,7 @@ def ranges(name: str, least: float, most: float, *, beyond: float = 1) -> list[t
 
 INT64 = 2**63
 NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-INTEGERS = ("max_tokens", "top_k", "seed")
+INTEGERS = ("max_tokens", "top_k", "seed", "n", "min_tokens")
 BAD_FIELDS = [
     *ranges("temperature", 0, 2, beyond=0.001),
     *ranges("top_p", 0, 1, beyond=0.001),
@@ -63,6 +64,14 @@ BAD_FIELDS = [
     ("seed", -(2**64), "greater than or equal"),
     ("seed", 10**4000, "less than or equal"),
     ("temperature", 10**400, "valid number"),
+    *ranges("n", 1, 128),
+    *ranges("min_tokens", 0, 2**31 - 1),
+    ("logit_bias", [CANARY], "valid dictionary"),
+    ("logit_bias", {str(token): 1 for token in range(301)}, "at most 300 items"),
+    ("stop_token_ids", CANARY, "valid list"),
+    ("stop_token_ids", list(range(65)), "at most 64 items"),
+    ("include_stop_str_in_output", 1, "valid boolean"),
+    ("timings", "yes", "valid boolean"),
     ("model", 5, "valid string"),
     ("model", True, "valid string"),
     ("model", [CANARY], "valid string"),
@@ -97,6 +106,12 @@ BAD_PARTS = [
     ({"stop": ["a", None]}, InvalidValue, "stop[1]", "valid string"),
     ({"stop": ["x" * 257]}, InvalidValue, "stop[0]", "at most 256 characters"),
     ({"stop": [[CANARY]]}, InvalidValue, "stop[0]", "valid string"),
+    ({"logit_bias": {"7": 101}}, InvalidValue, "logit_bias", "less than or equal"),
+    ({"logit_bias": {"7": -101}}, InvalidValue, "logit_bias", "greater than or equal"),
+    ({"logit_bias": {"7": "1"}}, InvalidValue, "logit_bias", "valid number"),
+    ({"logit_bias": {"-1": 1}}, InvalidValue, "logit_bias", "match pattern"),
+    ({"stop_token_ids": [-1]}, InvalidValue, "stop_token_ids[0]", "greater than or equal"),
+    ({"stop_token_ids": [2**31]}, InvalidValue, "stop_token_ids[0]", "less than or equal"),
     ({"stream_options": {"include_usage": 1}}, InvalidValue, "stream_options.include_usage", "valid boolean"),
     ({"stream_options": {"include_usage": CANARY}}, InvalidValue, "stream_options.include_usage", "valid boolean"),
 ]
@@ -105,6 +120,10 @@ BAD_CHATS = [
     ({"max_completion_tokens": 0}, InvalidValue, "max_completion_tokens", "greater than or equal to 1"),
     ({"max_completion_tokens": 2**31}, InvalidValue, "max_completion_tokens", "less than or equal"),
     ({"max_completion_tokens": True}, InvalidValue, "max_completion_tokens", "valid integer"),
+    ({"logprobs": 5}, InvalidValue, "logprobs", "valid boolean"),
+    ({"top_logprobs": 5}, InvalidValue, "top_logprobs", "logprobs has to be true"),
+    ({"logprobs": True, "top_logprobs": 21}, InvalidValue, "top_logprobs", "less than or equal to 20"),
+    ({"logprobs": True, "top_logprobs": -1}, InvalidValue, "top_logprobs", "greater than or equal to 0"),
     ({"messages": []}, InvalidValue, "messages", "at least 1 item"),
     ({"messages": None}, InvalidValue, "messages", "valid list"),
     ({"messages": CANARY}, InvalidValue, "messages", "valid list"),
@@ -149,8 +168,16 @@ BAD_COMPLETIONS = [
     ({"prompt": 5}, InvalidValue, "prompt", "valid string"),
     ({"prompt": {CANARY: 1}}, InvalidValue, "prompt", "valid string"),
     ({"prompt": []}, InvalidValue, "prompt", "at least 1 item"),
-    ({"prompt": [CANARY]}, InvalidValue, "prompt[0]", "valid integer"),
-    ({"prompt": [[1, 2]]}, InvalidValue, "prompt[0]", "valid integer"),
+    ({"prompt": ["a", 1]}, InvalidValue, "prompt[1]", "valid string"),
+    ({"prompt": [[1, 2], "a"]}, InvalidValue, "prompt[1]", "valid list"),
+    ({"prompt": [[1, 2], []]}, InvalidValue, "prompt[1]", "at least 1 item"),
+    ({"prompt": [[1, CANARY]]}, InvalidValue, "prompt[0][1]", "valid integer"),
+    ({"prompt": [1, CANARY]}, InvalidValue, "prompt[1]", "valid integer"),
+    ({"prompt": ["a"] * 65}, InvalidValue, "prompt", "at most 64 items"),
+    ({"logprobs": True}, InvalidValue, "logprobs", "valid integer"),
+    ({"logprobs": 6}, InvalidValue, "logprobs", "less than or equal to 5"),
+    ({"logprobs": 0, "echo": True}, InvalidValue, "echo", "cannot go with logprobs"),
+    ({"echo": 1}, InvalidValue, "echo", "valid boolean"),
     ({"prompt": [1, True]}, InvalidValue, "prompt[1]", "valid integer"),
     ({"prompt": [1, 2.0]}, InvalidValue, "prompt[1]", "valid integer"),
     ({"prompt": [-1]}, InvalidValue, "prompt[0]", "greater than or equal to 0"),
@@ -189,29 +216,21 @@ def test_a_missing_field_is_told_by_name(kind, field):
 
 # One value or more that would change the answer, for every field that is known and not supported.
 ASKING = {
-    "n": [2, 0, True, 1.0, "1", CANARY],
     "best_of": [2, True],
-    "logprobs": [True, 0, 1, 5, CANARY],
-    "top_logprobs": [0, 5],
     "prompt_logprobs": [0, 1],
     "tools": [[{"type": "function", "function": {"name": CANARY}}]],
     "tool_choice": ["required", {"type": "function", "function": {"name": CANARY}}],
     "functions": [[{"name": CANARY}]],
     "function_call": [{"name": CANARY}],
     "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": CANARY}}],
-    "logit_bias": [{"50256": -100}],
     "modalities": [["text", "audio"], ["audio"]],
     "audio": [{"voice": CANARY, "format": "wav"}],
     "prediction": [{"type": "content", "content": CANARY}],
     "web_search_options": [{}],
     "reasoning_effort": ["low"],
     "verbosity": ["low"],
-    "echo": [True, 1],
     "suffix": [CANARY],
-    "min_tokens": [1, False],
-    "stop_token_ids": [[1]],
     "bad_words": [[CANARY]],
-    "include_stop_str_in_output": [True],
     "guided_json": [{"type": "object"}],
     "guided_regex": ["a*"],
     "guided_choice": [["a"]],
@@ -232,7 +251,7 @@ ASKING = {
 
 
 def test_every_unsupported_field_is_tried():
-    assert set(ASKING) == set(_UNSUPPORTED)
+    assert set(ASKING) == set(UNSUPPORTED)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,7 +264,7 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_name(kind, name, value):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in _UNSUPPORTED.items() for value in values])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in UNSUPPORTED.items() for value in values])
 def test_a_value_that_asks_for_nothing_is_accepted(kind, name, value):
     parse(kind, {**KINDS[kind], name: value})
 
@@ -276,6 +295,30 @@ def test_a_request_without_a_seed_gets_a_random_one():
     seeds = {chat().generate().sampling.seed for _ in range(50)}
     assert len(seeds) == 50
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_what_bends_the_draw_arrives_as_given():
+    given = chat(logit_bias={"5": -100, "07": 1.5}, stop_token_ids=[9], min_tokens=3, logprobs=True, n=2, include_stop_str_in_output=True)
+    generate = given.generate()
+    sampling = generate.sampling
+    assert (sampling.logit_bias, sampling.stop_tokens, sampling.min_tokens, sampling.logprobs) == ({5: -100, 7: 1.5}, [9], 3, 0)
+    assert (generate.n, generate.include_stop) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"), [({}, None), ({"logprobs": False}, None), ({"logprobs": True}, 0), ({"logprobs": True, "top_logprobs": 20}, 20)]
+)
+def test_logprobs_of_a_chat_have_to_be_asked_for(fields, count):
+    assert chat(**fields).generate().sampling.logprobs == count
+
+
+@pytest.mark.parametrize("count", [None, 0, 5])
+def test_logprobs_of_a_completion_are_a_number(count):
+    assert completion(logprobs=count).generate().sampling.logprobs == count
+
+
+def test_a_peers_spelling_counts_too():
+    assert chat(repeat_penalty=1.5).generate().sampling.repetition_penalty == 1.5
 
 
 def test_sampling_arrives_as_given():
@@ -320,17 +363,22 @@ def test_usage_in_a_stream_has_to_be_asked_for():
 
 
 def test_a_text_and_a_list_of_tokens_are_prompts():
-    assert completion(prompt="").generate().prompt == TextPrompt(text="")
-    assert completion(prompt=[0, 2**31 - 1]).generate().prompt == TokenPrompt(tokens=[0, 2**31 - 1])
+    assert completion(prompt="").generate().prompts[0] == TextPrompt(text="")
+    assert completion(prompt=[0, 2**31 - 1]).generate().prompts == [TokenPrompt(tokens=[0, 2**31 - 1])]
+
+
+def test_several_texts_and_lists_of_tokens_are_several_prompts():
+    assert completion(prompt=["a", ""]).generate().prompts == [TextPrompt(text="a"), TextPrompt(text="")]
+    assert completion(prompt=[[1], [2, 3]]).generate().prompts == [TokenPrompt(tokens=[1]), TokenPrompt(tokens=[2, 3])]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant", "tool", "function"])
 def test_every_role_reaches_the_template(role):
-    assert parse(ChatRequest, message(role=role)).generate().prompt == ChatPrompt(messages=[{"role": role, "content": "hi"}])
+    assert parse(ChatRequest, message(role=role)).generate().prompts[0] == ChatPrompt(messages=[{"role": role, "content": "hi"}])
 
 
 def test_developer_is_the_system_role_by_its_newer_name():
-    assert parse(ChatRequest, message(role="developer")).generate().prompt.messages == [{"role": "system", "content": "hi"}]
+    assert parse(ChatRequest, message(role="developer")).generate().prompts[0].messages == [{"role": "system", "content": "hi"}]
 
 
 def test_text_parts_are_joined_by_lines():
@@ -339,18 +387,18 @@ def test_text_parts_are_joined_by_lines():
         {"type": "text", "text": "", "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "b"},
     ]
-    assert parse(ChatRequest, message(content=parts)).generate().prompt.messages == [{"role": "user", "content": "a\n\nb"}]
+    assert parse(ChatRequest, message(content=parts)).generate().prompts[0].messages == [{"role": "user", "content": "a\n\nb"}]
 
 
 def test_an_assistant_may_have_said_nothing():
     expected = [{"role": "assistant", "content": None}]
-    assert parse(ChatRequest, message(role="assistant", content=None)).generate().prompt.messages == expected
-    assert parse(ChatRequest, {"messages": [{"role": "assistant", "tool_calls": []}]}).generate().prompt.messages == expected
+    assert parse(ChatRequest, message(role="assistant", content=None)).generate().prompts[0].messages == expected
+    assert parse(ChatRequest, {"messages": [{"role": "assistant", "tool_calls": []}]}).generate().prompts[0].messages == expected
 
 
 def test_names_and_call_ids_reach_the_template():
     request = parse(ChatRequest, message(role="tool", name="f", tool_call_id="c1", refusal=None))
-    assert request.generate().prompt.messages == [{"role": "tool", "content": "hi", "name": "f", "tool_call_id": "c1"}]
+    assert request.generate().prompts[0].messages == [{"role": "tool", "content": "hi", "name": "f", "tool_call_id": "c1"}]
 
 
 json_values = st.recursive(
@@ -358,7 +406,7 @@ json_values = st.recursive(
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=9), values, max_size=3),
     max_leaves=9,
 )
-fields = st.sampled_from([*ChatRequest.model_fields, *CompletionRequest.model_fields, *_UNSUPPORTED])
+fields = st.sampled_from([*ChatRequest.model_fields, *CompletionRequest.model_fields, *UNSUPPORTED])
 
 
 @settings(deadline=None)
@@ -369,4 +417,4 @@ def test_any_json_is_a_request_or_an_error_with_a_param(kind, given):
         parse(kind, {**KINDS[kind], **given}).generate()
     except ServiceError as error:
         param = f"{error.param}"
-    assert param is None or re.split(r"[.\[]", param)[0] in {**kind.model_fields, **_UNSUPPORTED}
+    assert param is None or re.split(r"[.\[]", param)[0] in {**kind.model_fields, **UNSUPPORTED}

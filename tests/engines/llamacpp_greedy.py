@@ -5,9 +5,10 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-# What a logit may differ by. Where the CPU's matrix kernels depend on the batch's size (AMX, GPUs), logits of the same
-# sequence differ by up to 0.25 between batches, and near ties fall either way. Another context changes them by far more.
-TOLERANCE = 0.4
+# What the difference of two logits may change by. The CPU's matrix kernels depend on the batch's size: llama.cpp alone, given the
+# same 220 tokens at once or one by one, computed logits that differ by up to 0.25 (Intel with AMX) and 0.40 (AMD EPYC), so that
+# near ties fall either way. Another context changes them by far more: a test holds that.
+TOLERANCE = 0.6
 
 
 class GreedyReference:

@@ -77,7 +77,7 @@ def test_the_reference_notices_a_wrong_prefix(load, reference):
     jobs = [job(id, shared + words(10 + id, 20)) for id in range(4)]
     drawn, _ = run(load(cached_prefixes=0), jobs)
     wrong = words(77, 100) + shared[100:]
-    assert max(reference.shortfall(wrong + one.tokens[200:], drawn[one.id]) for one in jobs) > 10 * TOLERANCE
+    assert max(reference.shortfall(wrong + one.tokens[200:], drawn[one.id]) for one in jobs) > 7 * TOLERANCE
 
 
 def test_a_prefix_is_copied_from_a_running_job(load, reference):

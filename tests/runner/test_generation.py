@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,7 +250,7 @@ def test_requests_run_together_and_each_gets_its_own_answer():
         async with running(step_ms=1, slots=3) as runner:
             prompts = [f"number {number}" for number in range(10)]
             answers = await asyncio.gather(*(runner.answer(text(prompt)) for prompt in prompts))
-            assert [said for said, _ in answers] == prompts
+            assert [said for said, *_ in answers] == prompts
 
     asyncio.run(main())
 
@@ -282,3 +283,106 @@ def test_cancelling_the_task_that_reads_them_cancels_the_job(slots):
             assert runner.loop.stats().generated < CONTEXT
 
     asyncio.run(main())
+
+
+async def events_of(request: Generate, **options: object) -> list:
+    async with running(**options) as runner:
+        events = await runner.events(request)
+        await runner.becomes_idle()
+        return events
+
+
+def said_by(events: list, index: int = 0) -> tuple[str, str]:
+    """A choice's text and how it ended, which is told once and after all it says."""
+    of_it = [event for event in events if isinstance(event, Delta | Ended) and event.index == index]
+    assert [type(event) for event in of_it].index(Ended) == len(of_it) - 1
+    return "".join(event.text for event in of_it[:-1]), of_it[-1].reason
+
+
+def more(request: Generate, **fields: object) -> Generate:
+    return msgspec.structs.replace(request, **fields)
+
+
+def drawn(request: Generate, **fields: object) -> Generate:
+    return more(request, sampling=msgspec.structs.replace(request.sampling, **fields))
+
+
+def test_every_prompt_gets_its_choices_numbered_prompt_by_prompt():
+    request = Generate(prompts=[TextPrompt(text="ab"), TokenPrompt(tokens=list(b"xyz"))], sampling=SamplingParams(seed=1), n=2)
+    started, *events, finished = asyncio.run(events_of(request))
+    assert [said_by(events, index) for index in range(4)] == [("ab", "stop"), ("ab", "stop"), ("xyz", "stop"), ("xyz", "stop")]
+    assert started.prompt_tokens == finished.prompt_tokens == 5, "a prompt counts once"
+    assert finished.completion_tokens == 2 * 3 + 2 * 4
+
+
+def test_a_choice_that_a_stop_string_ends_frees_its_place_while_the_others_go_on():
+    async def main() -> None:
+        async with running(step_ms=5) as runner:
+            stopped = Generate(
+                prompts=[TextPrompt(text="stop"), TextPrompt(text="go on")],
+                sampling=SamplingParams(seed=1, ignore_eos=True),
+                stop=["st"],
+                max_tokens=40,
+            )
+            running_then = []
+            async for event in runner.generator.generate(stopped):
+                if isinstance(event, Delta) and event.index == 1:
+                    running_then.append(runner.loop.stats().running)
+            assert running_then[-2] == 1
+
+    asyncio.run(main())
+
+
+def test_echo_puts_the_prompt_before_the_answer():
+    events = asyncio.run(events_of(more(text("hi"), echo=True, n=2)))
+    assert said_by(events, 1) == ("hihi", "stop")
+
+
+def test_an_answer_cannot_end_before_min_tokens():
+    assert answer(drawn(text("ab"), min_tokens=5))[0] == "ababa"
+    assert answer(drawn(text("abc", stop=("b",)), min_tokens=3))[0] == "abc"
+    assert answer(drawn(text("abcab", stop=("b",)), min_tokens=3))[0] == "abca"
+
+
+def test_a_stop_token_ends_an_answer_and_is_no_part_of_it():
+    assert answer(drawn(text("abc"), stop_tokens=[ord("c")]))[:2] == ("ab", "stop")
+
+
+def test_a_stop_string_can_be_a_part_of_the_answer():
+    assert answer(more(text("one two", stop=("e t",)), include_stop=True))[:2] == ("one t", "stop")
+
+
+@pytest.mark.parametrize("param", ["logit_bias", "stop_token_ids"])
+def test_token_ids_outside_the_vocabulary_are_refused(param):
+    bent = drawn(text("a"), logit_bias={257: 1}) if param == "logit_bias" else drawn(text("a"), stop_tokens=[257])
+    assert refusal(InvalidValue, bent).param == param
+
+
+def test_a_delta_tells_the_tokens_it_was_made_of():
+    _, *deltas, _, _ = asyncio.run(events_of(text("héllo"), step_ms=1))
+    assert bytes(token for delta in deltas for token in delta.tokens).decode() == "héllo"
+
+
+REQUESTS = {
+    "plain": text("héllo wörld"),
+    "stopped": text("héllo wörld", stop=("ö",)),
+    "held": text("abcabd", stop=("abd",)),
+    "cut": text("héllo wörld", max_tokens=8),
+    "logprobs": drawn(text("héllo"), logprobs=1),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_resumed_after_any_token_goes_on_as_if_nothing_had_happened(name):
+    request = REQUESTS[name]
+    _, *deltas, ended, finished = asyncio.run(events_of(request, step_ms=1))
+    whole = "".join(delta.text for delta in deltas)
+    known, said, logprobs = [], "", []
+    for cut in range(len(deltas) + 1):
+        _, *rest, again, refinished = asyncio.run(events_of(more(request, resume=[known])))
+        assert said + "".join(delta.text for delta in rest) == whole
+        assert logprobs + [entry for delta in rest for entry in delta.logprobs] == [e for delta in deltas for e in delta.logprobs]
+        assert (again, counts(refinished)[:2]) == (ended, counts(finished)[:2])
+        if cut < len(deltas):
+            known, said = known + deltas[cut].tokens, said + deltas[cut].text
+            logprobs = logprobs + deltas[cut].logprobs

@@ -57,7 +57,8 @@ async def running(options: EngineOptions = OPTIONS, kind: type[EchoEngine] = Ech
 def submit(loop: EngineLoop, text: str = "hello", **fields: object) -> tuple[int, Mailbox]:
     tokens = list(text.encode())
     fields = {"tokens": tokens, "prompt_tokens": len(tokens), "max_tokens": 900, "sampling": SamplingParams(seed=1), **fields}
-    return loop.submit(lambda id: Job(id=id, **fields))
+    mailbox = Mailbox()
+    return loop.submit(lambda id: Job(id=id, **fields), mailbox), mailbox
 
 
 def submit_endless(loop: EngineLoop) -> tuple[int, Mailbox]:

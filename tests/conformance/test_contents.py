@@ -32,8 +32,6 @@ def test_the_address_of_a_picture_is_never_fetched(api):
             asked.append(self.path)
             self.send_error(404)
 
-        do_HEAD = do_GET
-
         def log_message(self, *arguments: object) -> None:
             pass
 

@@ -7,23 +7,23 @@ from tests.conformance.api import CHAT
 pytestmark = pytest.mark.feature("UTF-8")
 
 TEXTS = ["你好，世界！这是一个测试。", "👩‍👩‍👧‍👦🏳️‍🌈🇩🇪👍🏽", "Ωμέγα Жизнь שלום مرحبا", "a\u0301e\u0308 ﬀ \u200b ½", "𐍈𝄞🌍"]
+EACH = pytest.mark.parametrize("text", TEXTS, ids=["Chinese", "emoji", "scripts", "combining", "astral"])
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@EACH
 def test_a_prompt_is_echoed_as_it_was(either, text):
     answer = either.complete(text, echo=True, max_tokens=1)
     assert answer["choices"][0]["text"].startswith(text)
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.feature("UTF-8")
+@EACH
 def test_an_answer_of_such_text_is_whole(either, text):
     answer = either.chat("Say it.", guided_choice=[text], max_tokens=200)
     assert answer["choices"][0]["message"]["content"] == text
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("text", TEXTS[:2])
+@pytest.mark.parametrize("text", TEXTS[:2], ids=["Chinese", "emoji"])
 def test_no_streamed_piece_of_it_has_a_replacement_character(api, text):
     body = {"messages": [{"role": "user", "content": "Say it."}], "guided_choice": [text], "max_tokens": 200, "temperature": 0}
     pieces = [chunk["choices"][0]["delta"].get("content") or "" for chunk in api.stream(CHAT, body).chunks]
@@ -39,7 +39,7 @@ def test_an_answer_that_is_cut_within_a_character_shows_no_half_of_it(either, co
     assert answer["usage"]["completion_tokens"] <= count
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@EACH
 def test_such_text_is_taken_as_a_stop_string(either, text):
     answer = either.complete("a", guided_choice=[f"1{text}2"], stop=[text], max_tokens=200)
     assert answer["choices"][0]["text"] == "1"

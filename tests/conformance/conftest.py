@@ -46,7 +46,7 @@ def columns(config: pytest.Config) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "column" in metafunc.fixturenames:
-        metafunc.parametrize("column", columns(metafunc.config), scope="session")
+        metafunc.parametrize("column", columns(metafunc.config), ids=lambda name: f"on {name}", scope="session")
 
 
 @pytest.fixture(scope="session")

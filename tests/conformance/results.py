@@ -23,7 +23,7 @@ class Results:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if marker is not None and "column" in parameters:
             feature = STREAMED if parameters.get("either") == "streamed" else marker.args[0]
-            place = parameters["column"], feature, item.nodeid.split("::", 1)[1]
+            place = parameters["column"], feature, _name(item, parameters["column"])
             known = self._cases.get(place)
             if report.failed or known is None or (known == "passed" and report.skipped):
                 self._cases[place] = report.outcome
@@ -37,3 +37,11 @@ class Results:
             columns.setdefault(column, {}).setdefault(feature, {})[case] = outcome
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(columns, indent=1, ensure_ascii=False) + "\n")
+
+
+def _name(item: pytest.Item, column: str) -> str:
+    """The case's name, the same whatever is tested."""
+    path, name = item.nodeid.split("::", 1)
+    function, _, parameters = name.partition("[")
+    kept = [part for part in parameters.removesuffix("]").split("-") if part != f"on {column}"]
+    return f"{Path(path).stem}::{function}" + (f"[{'-'.join(kept)}]" if any(kept) else "")

@@ -101,7 +101,7 @@ def test_dimensions_are_honoured_or_refused_by_name(api):
         ({"input": ["a", 5]}, "invalid_value", "input[1]"),
         ({"input": "a", "encoding_format": "hex"}, "invalid_value", "encoding_format"),
         ({"input": "a", "dimensions": 0}, "invalid_value", "dimensions"),
-        ({"input": "a", "dimensions": 10**6}, "invalid_value", "dimensions"),
+        ({"input": "a", "dimensions": 10**6}, "unsupported_parameter", "dimensions"),
         ({"input": "word " * 150_000}, "context_length_exceeded", "input"),
         ({"input": [2**31 - 1]}, "invalid_value", "input"),
     ],

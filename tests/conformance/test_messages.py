@@ -7,16 +7,8 @@ from tests.conformance.api import MESSAGES
 pytestmark = pytest.mark.feature("messages (Anthropic)")
 
 ASK = [{"role": "user", "content": "Tell me about the sea."}]
-TOOL = {
-    "name": "get_weather",
-    "description": "The weather of a city.",
-    "input_schema": {
-        "type": "object",
-        "properties": {"city": {"enum": ["Paris", "Rome"]}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-}
+CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"], "additionalProperties": False}
+TOOL = {"name": "get_weather", "description": "The weather of a city.", "input_schema": CITY}
 
 
 def ask(api, **fields: object) -> dict:
@@ -60,7 +52,7 @@ def test_a_stop_sequence_ends_the_answer_and_is_named(either):
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}], ids=["any", "named"])
 def test_a_tool_is_called_where_it_has_to_be(either, choice):
-    answer = ask(either, tools=[TOOL], tool_choice=choice, max_tokens=300)
+    answer = ask(either, tools=[TOOL], tool_choice={**choice, "disable_parallel_tool_use": True}, max_tokens=300)
     (block, *_) = [block for block in answer["content"] if block["type"] == "tool_use"]
     assert block["name"] == "get_weather"
     assert block["input"]["city"] in ("Paris", "Rome")

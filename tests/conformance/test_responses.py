@@ -56,7 +56,7 @@ def test_instructions_add_to_the_prompt(either):
 
 
 def test_a_function_is_called_where_it_has_to_be(either):
-    answer = ask(either, tools=[TOOL], tool_choice="required", max_output_tokens=300)
+    answer = ask(either, tools=[TOOL], tool_choice="required", parallel_tool_calls=False, max_output_tokens=300)
     (call, *_) = [item for item in answer["output"] if item["type"] == "function_call"]
     assert call["name"] == "get_weather"
     assert json.loads(call["arguments"])["city"] in ("Paris", "Rome")

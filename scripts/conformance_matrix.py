@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from conformance.table import Column, table
+from conformance_table import Column, table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "conformance"

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conformance.table import Column, table
+from conformance_table import Column, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = "tests/conformance"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
     AskDownloads,
+    AskMetrics,
     AskPlan,
     AskStatus,
     Download,
@@ -24,6 +25,7 @@ from src.protocol import (
     LoadProgress,
     ManagerEvent,
     Message,
+    Metrics,
     ModelPlan,
     ModelReady,
     ProtocolError,
@@ -38,6 +40,7 @@ from src.protocol import (
 
 IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
 CONNECT_SECONDS = 5.0  # the manager may still be binding its socket when the first request comes
+METRICS_SECONDS = 10.0  # it has to ask every runner
 READ_BYTES = 65536
 
 
@@ -211,6 +214,11 @@ class ManagerClient:
     def status(self, *, detail: bool = False) -> ServiceStatus:
         status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + CONNECT_SECONDS, None)
         return status
+
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        metrics: Metrics = self._ask(AskMetrics(), time.monotonic() + METRICS_SECONDS, None)
+        return metrics.text
 
     def _ask(self, request: Message, deadline: float, client: socket.socket | None) -> Any:
         exchange = self._connect(request, deadline, client)

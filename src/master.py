@@ -7,22 +7,23 @@ asyncio. State lives in the module because workers inherit it by fork.
 import errno
 import mmap
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
+from src import rundir
 from src.catalog import read_options
 from src.errors import SettingsError
+from src.notify import Notifier
 from src.settings import ROOT, Settings
 
 MANAGER_STOP_SECONDS = 10
 
 _manager: subprocess.Popen[bytes] | None = None
 _run_dir: str | None = None
+_notifier: Notifier
 _stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops
 _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each worker that waits for its successor
 
@@ -40,13 +41,19 @@ def load_settings() -> Settings:
 
 def on_starting(server: Any) -> None:
     """Before the master listens: see that it can, then start the manager, which begins to load the model."""
-    global _manager, _run_dir, _successions
+    global _manager, _run_dir, _notifier, _successions
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
+    _notifier = Notifier()
     settings = load_settings()
-    _run_dir = settings.run_dir or tempfile.mkdtemp(prefix="inference-")
-    os.makedirs(_run_dir, mode=0o700, exist_ok=True)
+    if settings.metrics_listen:
+        _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
+    try:
+        _run_dir = rundir.claim(settings.run_dir)
+    except SettingsError as error:
+        print(f"Not started: {error}", file=sys.stderr)
+        sys.exit(2)
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
@@ -61,6 +68,7 @@ def when_ready(server: Any) -> None:
     def stop_and_tell(graceful: bool = True) -> None:
         """A worker alone cannot tell that the server stops from being replaced."""
         _stopping[0] = 1
+        _notifier.send("STOPPING=1", "STATUS=running requests end")
         stop(graceful)
 
     def manage_manager_and_workers() -> None:
@@ -79,7 +87,7 @@ def on_exit(server: Any) -> None:
     if _manager is not None:
         _end(_manager)
     if _run_dir is not None:
-        shutil.rmtree(_run_dir, ignore_errors=True)
+        rundir.remove(_run_dir)
 
 
 def stopping() -> bool:
@@ -100,12 +108,19 @@ def take_succession() -> bool:
 
 
 def _start_manager(server: Any) -> "subprocess.Popen[bytes]":
-    address = server.cfg.address[0]
     # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
     return subprocess.Popen(
-        [sys.executable, "-m", "src.manager", "{}:{}".format(*address) if isinstance(address, tuple) else str(address)],
-        cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "src.manager", _url(server.cfg)],
+        env={**os.environ, **_notifier.environ()}, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+
+
+def _url(config: Any) -> str:
+    address = config.address[0]
+    if not isinstance(address, tuple):
+        return f"unix:{address}"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{'https' if config.is_ssl else 'http'}://{host}:{address[1]}"
 
 
 def _end(manager: subprocess.Popen[bytes]) -> None:
@@ -116,7 +131,7 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
         manager.kill()  # its runners end with it
 
 
-def _see_that_free(host: str, port: int) -> None:
+def _see_that_free(host: str, port: int, settings: tuple[str, str] = ("HOST and PORT", "PORT")) -> None:
     """Gunicorn would try five times and then say less."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -125,9 +140,9 @@ def _see_that_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set PORT to another port."
+                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {settings[1]} to another port."
             else:
-                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set HOST and PORT to an address of this machine."
+                reason = f"cannot listen on {host}:{port}: {error.strerror}. Set {settings[0]} to an address of this machine."
             print(f"Not started: {reason}", file=sys.stderr)
             sys.exit(2)
 

@@ -5,11 +5,12 @@ imports them (pydantic-settings does): pydantic and python-dotenv alone do not.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from src.errors import SettingsError
 
@@ -75,6 +76,17 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
 
+    # Metrics
+    metrics: bool = Field(True, description="offer figures for Prometheus")
+    metrics_address: str = Field(
+        "",
+        pattern=r"^(|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})$",
+        description="host:port that offers them, and asks for no key; empty: GET /metrics",
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern=r"^(|https?://\S+)$", description="where traces go, by OTLP over HTTP (http://127.0.0.1:4318); empty: nowhere"
+    )
+
     # Logs
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="TRACE, DEBUG, INFO, WARNING or ERROR")
     log_dir: str = Field("logs", min_length=1, description="folder the logs are written to")
@@ -88,6 +100,19 @@ class Settings(BaseModel):
     @property
     def log_path(self) -> Path:
         return ROOT / self.log_dir
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _sdk_is_there(cls, endpoint: str) -> str:
+        if endpoint and not _is_installed("opentelemetry.sdk", "opentelemetry.exporter.otlp"):
+            raise ValueError("the OpenTelemetry SDK to be installed: ./scripts/install requirements.txt requirements-tracing.txt")
+        return endpoint
+
+    @property
+    def metrics_listen(self) -> tuple[str, int] | None:
+        """The address of their own that the metrics have."""
+        host, _, port = self.metrics_address.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.metrics and host else None
 
     @property
     def cached_prefixes(self) -> int:
@@ -111,10 +136,17 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = str(first["loc"][0])
-            expected = first["msg"].removeprefix("Input should be ")
+            expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             description = cls.model_fields[key].description
             raise SettingsError(f"{key.upper()}={first['input']!r} is wrong: expected {expected} ({description})") from error
 
     def as_environ(self) -> dict[str, str]:
         """The settings as environment variables, so that a child process sees the same ones."""
         return {name.upper(): str(value) for name, value in self.model_dump().items()}
+
+
+def _is_installed(*modules: str) -> bool:
+    try:
+        return all(find_spec(module) for module in modules)
+    except ModuleNotFoundError:  # not even the package around it
+        return False

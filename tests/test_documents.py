@@ -17,6 +17,42 @@ def test_the_readme_lists_every_setting_with_its_default_and_meaning():
     assert rows == expected
 
 
+CHINESE = ROOT / "docs" / "README.zh-CN.md"
+
+
+def code_of(document: str) -> list[str]:
+    """What stands between fences, without comments: these are translated. Drawings are too."""
+    blocks = re.findall(r"^```(?:sh|python|toml)\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    return [re.sub(r"\s*# .*$", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def test_the_chinese_readme_has_the_sections_commands_and_settings_of_the_english_one():
+    english, chinese = (ROOT / "README.md").read_text(), CHINESE.read_text()
+    assert code_of(chinese) == code_of(english)
+    for shape in (r"^(#+) ", r"^<!-- (.*) -->$", r"^\| `(\w+)` \| (`.*?`)? ?\|"):
+        assert re.findall(shape, chinese, re.MULTILINE) == re.findall(shape, english, re.MULTILINE)
+
+
+def test_the_architecture_page_names_all_that_lies_in_src():
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    layout = page.split("```\nsrc/\n")[1].split("```")[0]
+    for path in (ROOT / "src").iterdir():
+        if not path.name.startswith("__"):
+            assert re.search(rf"\b{path.stem}\b", layout), f"{path.relative_to(ROOT)} is not in the layout"
+
+
+def test_every_link_between_the_documents_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+            found = (page.parent / target).resolve() if target else page
+            assert found.exists(), f"{page.name}: {target}"
+            if heading:
+                headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+                assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}, (
+                    f"{page.name}: #{heading}"
+                )
+
+
 def test_every_route_is_in_the_api_document():
     document = (ROOT / "docs" / "API.md").read_text()
     for rule in create_app(Settings()).url_map.iter_rules():

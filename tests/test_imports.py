@@ -20,7 +20,9 @@ ALLOWED = {
     "download": {"download"},
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors"},
-    "master": {"catalog", "settings", "errors"},
+    "notify": set(),
+    "rundir": {"errors"},
+    "master": {"catalog", "settings", "errors", "notify", "rundir"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog"},
     "api.worker": {"api", "logs", "master", "settings"},
     "text": {"text", "errors"},
@@ -35,7 +37,20 @@ ALLOWED = {
     "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
-    "manager": {"manager", "catalog", "engines", "engines.base", "protocol", "client", "errors", "settings", "logs", "spec"},
+    "manager": {
+        "manager",
+        "catalog",
+        "engines",
+        "engines.base",
+        "protocol",
+        "client",
+        "errors",
+        "settings",
+        "logs",
+        "spec",
+        "notify",
+        "rundir",
+    },
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}
 

@@ -9,6 +9,7 @@ from src import protocol
 from src.errors import TooManyRequests
 from src.protocol import (
     AskDownloads,
+    AskMetrics,
     AskPlan,
     AskStats,
     AskStatus,
@@ -27,11 +28,13 @@ from src.protocol import (
     ManagerEvent,
     ManagerRequest,
     Message,
+    Metrics,
     ModelPlan,
     ModelReady,
     ModelState,
     ProcessUse,
     ProtocolError,
+    RequestEnded,
     Resolve,
     RunnerEvent,
     RunnerLoading,
@@ -43,8 +46,10 @@ from src.protocol import (
     Started,
     Switch,
     TextPrompt,
+    TokenGaps,
     TokenLogprob,
     TokenPrompt,
+    Told,
     ToolCallDelta,
     Unload,
     Unloaded,
@@ -72,7 +77,7 @@ STATS = RunnerStats(
     tokens_per_second=9.5,
 )
 MODEL = ModelState(name="größe", state="ready", format="gguf", size_bytes=2**40, modified=1, engine="echo", restarts=2, stats=STATS)
-USE = ProcessUse(name="runner", pid=7, cpu_percent=12.5, rss_bytes=2**33, threads=3, model="größe")
+USE = ProcessUse(name="runner", pid=7, cpu_percent=12.5, cpu_seconds=3.5, rss_bytes=2**33, threads=3, model="größe")
 STATUS = ServiceStatus(
     models=[MODEL], default_model=None, uptime_seconds=1.5, load_on_demand=True, engines={"echo": None, "mlx": "why"}, processes=[USE]
 )
@@ -123,6 +128,10 @@ MESSAGES = [
     (Unloaded(model=UNICODE), ManagerEvent),
     (ModelPlan(model="größe", fits=False, engines={"mlx": "why", "vllm": None}, reason=UNICODE), ManagerEvent),
     (STATUS, ManagerEvent),
+    (AskMetrics(), ManagerRequest),
+    (Metrics(text=UNICODE), ManagerEvent),
+    (TokenGaps(model=UNICODE, seconds=[0.5, 0.000001]), Told),
+    (RequestEnded(route="POST /x", status=200, seconds=1.5, model=UNICODE, endings=["stop"]), Told),
 ]
 HELLO = encode(Delta(text="hello"))
 

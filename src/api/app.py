@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flask
 
-from src.api import chat, completions, failures, models, record, system
+from src.api import chat, completions, failures, metrics, models, record, system
 from src.api.draining import refuse_while_stopping
 from src.api.service import Service
 from src.client import ManagerClient
@@ -25,6 +25,8 @@ def create_app(settings: Settings) -> flask.Flask:
     app.register_error_handler(Exception, failures.respond)
     for module in (chat, completions, models, system):
         app.register_blueprint(module.blueprint)
+    if settings.metrics and not settings.metrics_address:
+        app.register_blueprint(metrics.blueprint)
     return app
 
 

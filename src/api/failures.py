@@ -8,10 +8,8 @@ from loguru import logger
 from werkzeug import exceptions as http
 
 from src import errors
-from src.api.record import Record, record
+from src.api.record import CLIENT_CLOSED, Record, record
 from src.errors import ClientGone, ServiceError
-
-_CLIENT_CLOSED = 499  # nginx's status for the log: nobody reads this response
 
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
     404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
@@ -37,7 +35,7 @@ def respond(error: Exception) -> flask.Response:
     """The response for an error raised before any byte of a response was sent."""
     if isinstance(error, ClientGone):
         record().error = "client_gone"
-        return flask.Response(status=_CLIENT_CLOSED)
+        return flask.Response(status=CLIENT_CLOSED)  # for the log: nobody reads this response
     failure = as_service_error(error, record())
     record().error = failure.code
     response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
@@ -61,5 +59,5 @@ def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
         of.error = "client_gone"
     except Exception as error:
         failure = as_service_error(error, of)
-        of.error = failure.code
+        of.error, of.broken_off = failure.code, failure.status
         yield b"data: " + msgspec.json.encode(failure.body()) + b"\n\n"

@@ -14,7 +14,7 @@ from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.client import Generation
 from src.errors import EngineUnavailable
-from src.protocol import Delta, Finished, Generate, ModelReady, Started
+from src.protocol import Generate, ModelReady
 
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 
@@ -78,12 +78,8 @@ def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
 def _noted(events: Generation, of: Record) -> Iterator[Any]:
     """The events, with what the log wants of them put into the record."""
     for event in events:
-        if isinstance(event, Started):
-            of.prompt_tokens, of.queue_time = event.prompt_tokens, event.queue_seconds
-        elif isinstance(event, Delta):
-            of.note_first_token()
-        elif isinstance(event, Finished):
-            of.completion_tokens = event.completion_tokens
+        if event is not None:
+            of.note(event)
         yield event
 
 

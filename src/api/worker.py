@@ -20,6 +20,7 @@ from gunicorn.http import errors as http_errors
 
 from src import logs, master
 from src.api import draining
+from src.api.metrics import Teller
 from src.api.record import Record
 from src.settings import Settings
 
@@ -35,6 +36,12 @@ def enter(worker: Any) -> None:
     """Called once the worker has loaded the app, before it accepts."""
     settings = Settings.load()
     logs.configure(settings, "gateway")
+    if settings.metrics:
+        Record.watchers.append(Teller(settings.run_dir).request_ended)
+    if settings.otel_exporter_otlp_endpoint:
+        from src.api.tracing import Tracer  # only here: the SDK is not installed everywhere
+
+        Record.watchers.append(Tracer(settings.otel_exporter_otlp_endpoint).request_ended)
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
     worker.timeout_ctx = lambda: _KeepAlive(worker.cfg.keepalive, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer: it tells its workers

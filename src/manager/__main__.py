@@ -1,21 +1,24 @@
-"""`python -m src.manager ADDRESS`: runs until its parent, Gunicorn's master, is gone or sends SIGTERM.
+"""`python -m src.manager URL`: runs until its parent, Gunicorn's master, is gone or sends SIGTERM.
 
-ADDRESS is what the banner shows. The socket is manager.sock in RUN_DIR, a private folder that this process removes.
+URL is where the service listens, for the banner and for systemd. The manager's own socket is manager.sock in RUN_DIR, a
+private folder that this process removes where its master could not.
 """
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
 
-from src import logs
+from src import logs, rundir
 from src.manager.downloads import Downloads
+from src.manager.health import keep_informed
 from src.manager.manager import Manager, load_default
+from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.manager.server import ManagerServer
 from src.manager.watch import watch
+from src.notify import Notifier
 from src.protocol import ModelReady
 from src.settings import Settings
 
@@ -24,44 +27,49 @@ METRICS_INTERVAL = 60  # seconds between two samples in system_metrics.log
 
 def main() -> None:
     parent = os.getppid()
-    settings = Settings.load()
+    settings, notifier = Settings.load(), Notifier()
     logs.configure(settings, "manager")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
-    asyncio.run(_run(settings, sys.argv[1], parent))
+    asyncio.run(_run(settings, sys.argv[1], parent, notifier))
 
 
-async def _run(settings: Settings, address: str, parent: int) -> None:
+async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     run_dir = Path(settings.run_dir)
     manager = Manager(settings, run_dir)
     reporter = Reporter(manager)
     downloads = Downloads(settings)
-    await ManagerServer(manager, reporter, downloads).bind(str(run_dir / "manager.sock"))
+    exposition = Exposition(manager.fleet)
+    await ManagerServer(manager, reporter, downloads, exposition).bind(str(run_dir / "manager.sock"))
+    if address_of_metrics := settings.metrics_listen:
+        exposition.listen(*address_of_metrics)
     tasks = [
-        asyncio.create_task(_load_and_greet(manager, address)),
+        asyncio.create_task(_load_and_greet(manager, url)),
         asyncio.create_task(_log_metrics(reporter)),
         asyncio.create_task(watch(manager)),
         asyncio.create_task(_notice_orphaned(parent, stopping)),
     ]
+    if notifier:
+        tasks.append(asyncio.create_task(keep_informed(notifier, url, manager.fleet.is_loading)))
     await stopping.wait()
     for task in tasks:
         task.cancel()
     await asyncio.gather(downloads.close(), manager.close())
-    shutil.rmtree(run_dir, ignore_errors=True)
+    rundir.remove_if_unclaimed(settings.run_dir)
 
 
-async def _load_and_greet(manager: Manager, address: str) -> None:
+async def _load_and_greet(manager: Manager, url: str) -> None:
     ready = await load_default(manager)
     if ready:
-        print(_banner(ready, address), flush=True)
+        print(_banner(ready, url), flush=True)
 
 
-def _banner(ready: ModelReady, address: str) -> str:
+def _banner(ready: ModelReady, url: str) -> str:
     body = f'{{"model": "{ready.model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
     return (
-        f"\nReady: http://{address}/v1   model: {ready.model}   engine: {ready.engine}\n"
-        f"Try:   curl http://{address}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"\nReady: {url}/v1   model: {ready.model}   engine: {ready.engine}\n"
+        f"Try:   curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
     )
 
 

@@ -10,6 +10,7 @@ from src.catalog import ModelEntry
 from src.errors import ModelDoesNotFit, ServiceError
 from src.manager import memory
 from src.manager.memory import Memory
+from src.manager.metrics import families as figures
 from src.manager.planning import Plan, Planner
 from src.manager.supervise import Attempt, Supervised
 from src.settings import Settings
@@ -38,6 +39,9 @@ class Fleet:
 
     def loading(self, name: str) -> Supervised | None:
         return next((model for model in self._loading if model.entry.name == name), None)
+
+    def is_loading(self) -> bool:
+        return bool(self._loading)
 
     def ready(self) -> list[Supervised]:
         return [model for model in self._serving.values() if model.state == "ready"]
@@ -80,7 +84,7 @@ class Fleet:
         plan = self._planner.plan(entry, engines[0], _without(room, [old, *self._leaving]))
         logs.models.info("{} is loaded anew: {}", entry.name, why)
         if plan.fit.need.total > room.free:
-            self.retire(old, why)
+            self.retire(old, why, "replaced")
             await self.left([old, *self._leaving])
             plan = self._planner.plan(entry, engines[0], self.available(engines[0]))
         model = self._supervise(entry, plan, engines)
@@ -89,12 +93,13 @@ class Fleet:
         self._keep(_quietly(task))
         return task
 
-    def retire(self, model: Supervised, why: str) -> None:
-        """No request is sent to it from now on; it ends after those it has."""
+    def retire(self, model: Supervised, why: str, reason: str) -> None:
+        """No request is sent to it from now on; it ends after those it has. `reason`, for the metrics: asked, idle, room, replaced."""
         if self._serving.get(model.entry.name) is model:
             del self._serving[model.entry.name]
         if model not in self._leaving:
             logs.models.info("Unloading {}: {}", model.entry.name, why)
+            figures.UNLOADS.labels(model.entry.name, reason).inc()
             self._leaving[model] = asyncio.create_task(self._leave(model))
 
     async def left(self, models: Iterable[Supervised]) -> None:
@@ -143,7 +148,7 @@ class Fleet:
                 await loading[0].wait_ready()
         else:
             for model in victims:
-                self.retire(model, f"to make room for {entry.name}")
+                self.retire(model, f"to make room for {entry.name}", "room")
             await self.left(victims)
 
     async def _take_over(self, old: Supervised, model: Supervised) -> Supervised:
@@ -153,9 +158,9 @@ class Fleet:
             await model.wait_ready()
             if self._serving.get(name) is old:
                 self._serving[name] = model
-                self.retire(old, "its successor is ready")
+                self.retire(old, "its successor is ready", "replaced")
             elif self._serving.get(name) is not model:  # unloaded meanwhile
-                self.retire(model, "the one it should succeed was unloaded")
+                self.retire(model, "the one it should succeed was unloaded", "asked")
             return model
         except ServiceError as error:
             if self._serving.get(name) is not model:
@@ -169,7 +174,7 @@ class Fleet:
         with contextlib.suppress(ServiceError):  # it did not load after all: they stay
             await model.wait_ready()
             for victim in victims:
-                self.retire(victim, f"{model.entry.name} takes its place")
+                self.retire(victim, f"{model.entry.name} takes its place", "room")
 
     async def _leave(self, model: Supervised) -> None:
         try:

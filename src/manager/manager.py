@@ -86,7 +86,7 @@ class Manager:
         async with self.fleet.lock:
             name = self.library.name_of(name)
             if model := self.fleet.serving(name):
-                self.fleet.retire(model, "it was asked for")
+                self.fleet.retire(model, "it was asked for", "asked")
             elif not self.fleet.is_leaving(name):
                 self.library.find(name)
         await self.fleet.left(self.fleet.leaving(name))
@@ -102,7 +102,7 @@ class Manager:
         self._default = entry.name
         async with self.fleet.lock:
             if old and self.fleet.serving(old.entry.name) is old:
-                self.fleet.retire(old, f"{entry.name} takes its place")
+                self.fleet.retire(old, f"{entry.name} takes its place", "asked")
         return _ready(model)
 
     async def replace(self, model: Supervised, why: str) -> None:

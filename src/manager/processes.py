@@ -31,6 +31,7 @@ class ProcessTable:
                             name=name,
                             pid=pid,
                             cpu_percent=process.cpu_percent(),
+                            cpu_seconds=round(sum(process.cpu_times()[:2]), 2),
                             rss_bytes=process.memory_info().rss,
                             threads=process.num_threads(),
                             model=runners.get(pid),

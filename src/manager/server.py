@@ -1,4 +1,4 @@
-"""The manager's Unix socket: one question per connection. Knows the protocol; the Manager knows the answers."""
+"""The manager's Unix socket: a question per connection, and what gateways tell. Knows the protocol; the Manager knows the answers."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,13 @@ from loguru import logger
 from src.errors import InternalError, ServiceError
 from src.manager.downloads import Downloads
 from src.manager.manager import Manager
+from src.manager.metrics import count
+from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.protocol import (
     MAX_LINE_BYTES,
     AskDownloads,
+    AskMetrics,
     AskPlan,
     AskStatus,
     Download,
@@ -22,9 +25,13 @@ from src.protocol import (
     Load,
     ManagerRequest,
     Message,
+    Metrics,
     ProtocolError,
+    RequestEnded,
     Resolve,
     Switch,
+    TokenGaps,
+    Told,
     Unload,
     Unloaded,
     decode,
@@ -33,10 +40,11 @@ from src.protocol import (
 
 
 class ManagerServer:
-    def __init__(self, manager: Manager, reporter: Reporter, downloads: Downloads) -> None:
+    def __init__(self, manager: Manager, reporter: Reporter, downloads: Downloads, exposition: Exposition) -> None:
         self._manager = manager
         self._reporter = reporter
         self._downloads = downloads
+        self._exposition = exposition
 
     async def bind(self, path: str) -> None:
         self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
@@ -44,9 +52,9 @@ class ManagerServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await reader.readline()
-            if line:
-                async for answer in self._answers(decode(line, ManagerRequest)):
+            request = await self._question(reader)
+            if request:
+                async for answer in self._answers(request):
                     writer.write(encode(answer))
                     await writer.drain()
         except (ConnectionError, ValueError):
@@ -59,6 +67,18 @@ class ManagerServer:
                 writer.write(encode(Failed.of(InternalError("The server made a mistake; its log says which."))))
         finally:
             writer.close()
+
+    async def _question(self, reader: asyncio.StreamReader) -> Message | None:
+        """The first message that wants an answer; those before it are counted."""
+        while line := await reader.readline():
+            message: Message = decode(line, ManagerRequest | Told)
+            if isinstance(message, RequestEnded):
+                count.request_ended(message)
+            elif isinstance(message, TokenGaps):
+                count.token_gaps(message)
+            else:
+                return message
+        return None
 
     async def _answers(self, request: Message) -> AsyncIterator[Message]:
         try:
@@ -88,5 +108,7 @@ class ManagerServer:
             return DownloadList(downloads=self._downloads.list())
         if isinstance(request, AskPlan):
             return self._reporter.plan(request.model)
+        if isinstance(request, AskMetrics):
+            return Metrics(text=await self._exposition.text())
         assert isinstance(request, AskStatus)
         return await self._reporter.status(request.detail)

@@ -17,6 +17,8 @@ from src import logs
 from src.catalog import ModelEntry
 from src.errors import EngineUnavailable, ModelLoadFailed, ServiceError
 from src.manager import memory
+from src.manager.metrics import families as figures
+from src.manager.metrics.count import TokenMeter
 from src.protocol import (
     MAX_LINE_BYTES,
     AskStats,
@@ -64,6 +66,7 @@ class Supervised:
         self._environ = environ
         self._process: Process | None = None
         self._deaths = 0
+        self._tokens = TokenMeter(entry.name)
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
 
@@ -122,9 +125,11 @@ class Supervised:
         if self.state not in ("ready", "unloading"):
             return None
         try:
-            return await asyncio.wait_for(_ask(self.spec.socket), 2)
+            stats = await asyncio.wait_for(_ask(self.spec.socket), 2)
         except (OSError, asyncio.TimeoutError, ProtocolError):
             return None
+        self._tokens.note(stats)
+        return stats
 
     async def _live(self) -> None:
         """Start the runner, and again each time it dies, until it has died too often."""
@@ -136,6 +141,7 @@ class Supervised:
                 await self._kill()
                 if self.state == "unloading":  # stopped while it was loading
                     return
+                figures.LOADS.labels(self.entry.name, self.spec.engine, "failed").inc()
                 if await self._fall_back(str(error)):
                     continue
                 await self._become("failed", f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
@@ -151,6 +157,7 @@ class Supervised:
                 return
             logs.models.error("The runner of {} died ({}) and is started again", self.entry.name, reason)
             self.restarts += 1
+            figures.RESTARTS.labels(self.entry.name).inc()
             await self._become("loading")
             await asyncio.sleep(BACKOFF[self._deaths - 1])
 
@@ -173,6 +180,7 @@ class Supervised:
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
         self.stage = "reading_weights"
+        self._tokens.restart()
         report = await self._report()
         while isinstance(report, RunnerLoading):
             self.stage = report.stage
@@ -184,6 +192,9 @@ class Supervised:
             "Model {} is ready after {} s: engine {} {} on {}, context {} tokens, pid {}",
             self.entry.name, report.load_seconds, self.spec.engine, report.engine_version, report.device, report.context_length, self.pid,
         )  # fmt: skip
+        figures.LOADS.labels(self.entry.name, self.spec.engine, "ready").inc()
+        figures.LOAD_SECONDS.labels(self.entry.name, self.spec.engine).observe(report.load_seconds)
+        figures.RESTARTS.labels(self.entry.name)  # 0 is a figure too
         self.first_private_bytes = memory.private_bytes(self._process.pid)
         await self._become("ready")
 

@@ -34,7 +34,7 @@ async def _unload_if_idle(manager: Manager, model: Supervised) -> None:
     elif limit and not options.pinned and time.monotonic() - max(model.used_at, model.ready_at) > limit:
         async with manager.fleet.lock:
             if manager.fleet.serving(model.entry.name) is model and time.monotonic() - model.used_at > limit:
-                manager.fleet.retire(model, f"it was idle for {limit:g} s")
+                manager.fleet.retire(model, f"it was idle for {limit:g} s", "idle")
 
 
 def _why_replace(manager: Manager, model: Supervised) -> str | None:

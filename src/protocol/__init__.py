@@ -1,9 +1,10 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway asks a runner (generation) or the manager (management); both answer with events
-and end with the last of them.
+and end with the last of them. What a gateway tells the manager unasked (figures) is not answered.
 """
 
+from src.protocol.figures import RequestEnded, TokenGaps, Told
 from src.protocol.generation import (
     AskStats,
     ChatPrompt,
@@ -34,6 +35,7 @@ from src.protocol.lines import (
 )
 from src.protocol.management import (
     AskDownloads,
+    AskMetrics,
     AskPlan,
     AskStatus,
     Download,
@@ -43,6 +45,7 @@ from src.protocol.management import (
     LoadProgress,
     ManagerEvent,
     ManagerRequest,
+    Metrics,
     ModelPlan,
     ModelReady,
     ModelState,
@@ -57,6 +60,7 @@ from src.protocol.management import (
 __all__ = [
     "MAX_LINE_BYTES",
     "AskDownloads",
+    "AskMetrics",
     "AskPlan",
     "AskStats",
     "AskStatus",
@@ -75,11 +79,13 @@ __all__ = [
     "ManagerEvent",
     "ManagerRequest",
     "Message",
+    "Metrics",
     "ModelPlan",
     "ModelReady",
     "ModelState",
     "ProcessUse",
     "ProtocolError",
+    "RequestEnded",
     "Resolve",
     "RunnerEvent",
     "RunnerLoading",
@@ -91,8 +97,10 @@ __all__ = [
     "Started",
     "Switch",
     "TextPrompt",
+    "TokenGaps",
     "TokenLogprob",
     "TokenPrompt",
+    "Told",
     "ToolCallDelta",
     "Unload",
     "Unloaded",

@@ -61,7 +61,7 @@ class Started(Message, frozen=True, kw_only=True):
 
     prompt_tokens: int  # of all prompts
     cached_tokens: int  # of the first
-    queue_seconds: float
+    queue_seconds: float  # from the request's arrival to the beginning of the first step on it, which computes prompt tokens
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class Finished(Message, frozen=True, kw_only=True):
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int = 0
-    prefill_seconds: float = 0.0  # from Started to the first token
+    prefill_seconds: float = 0.0  # from that step's beginning to the first token
     decode_seconds: float = 0.0  # from the first token to the last
 
 

@@ -1,6 +1,7 @@
 """What a gateway asks the manager, and what the manager answers. Knows nothing of a runner's work but its figures.
 
-Resolve, Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus: each is answered by messages, the last of which ends it.
+Resolve, Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus, AskMetrics: each is answered by messages, of which the
+last one ends it.
 """
 
 from src.protocol.generation import RunnerStats
@@ -55,6 +56,10 @@ class AskStatus(Message, frozen=True, kw_only=True):
     """`detail` adds what has to be asked of the runners and the kernel."""
 
     detail: bool = False
+
+
+class AskMetrics(Message, frozen=True, kw_only=True):
+    pass
 
 
 # Events of the manager
@@ -149,6 +154,7 @@ class ProcessUse(Message, frozen=True, kw_only=True):
     name: str  # master, gateway, manager, runner
     pid: int
     cpu_percent: float  # of one core
+    cpu_seconds: float  # since it began
     rss_bytes: int
     threads: int
     model: str | None = None
@@ -166,5 +172,11 @@ class ServiceStatus(Message, frozen=True, kw_only=True):
     memory_total_bytes: int = 0
 
 
-ManagerRequest = Resolve | Load | Unload | Switch | Download | AskDownloads | AskPlan | AskStatus
-ManagerEvent = ModelReady | LoadProgress | DownloadProgress | DownloadList | Unloaded | ModelPlan | ServiceStatus | Failed
+class Metrics(Message, frozen=True, kw_only=True):
+    """In Prometheus' text format."""
+
+    text: str
+
+
+ManagerRequest = Resolve | Load | Unload | Switch | Download | AskDownloads | AskPlan | AskStatus | AskMetrics
+ManagerEvent = ModelReady | LoadProgress | DownloadProgress | DownloadList | Unloaded | ModelPlan | ServiceStatus | Metrics | Failed

@@ -79,7 +79,7 @@ class Generator:
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
 
         def start(cached_tokens: int) -> Iterator[Event]:
-            clock.started = time.monotonic()
+            clock.started = time.monotonic() if mailbox.admitted_at is None else mailbox.admitted_at
             yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=clock.started - received)
             for answer in answers:
                 if request.echo and not request.resume:

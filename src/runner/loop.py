@@ -20,10 +20,13 @@ class Mailbox:
     """Steps of a request's jobs, on their way from the engine to it. Steps that wait are taken together."""
 
     def __init__(self) -> None:
+        self.admitted_at: float | None = None  # when the first step that worked on a job began, in time.monotonic() seconds
         self._steps: list[Step] = []
         self._arrived = asyncio.Event()
 
-    def put(self, step: Step) -> None:
+    def put(self, step: Step, began: float) -> None:
+        if self.admitted_at is None:
+            self.admitted_at = began
         self._steps.append(step)
         self._arrived.set()
 
@@ -125,11 +128,12 @@ class EngineLoop:
                     return
                 self._obey(engine, command)
                 idle = False
+            step_began = time.monotonic()
             steps = engine.step()
             idle = not steps
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
             if steps:
-                self._asyncio.call_soon_threadsafe(self._deliver, steps)
+                self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
             ended = time.perf_counter()
             self.steps += 1
             self.busy_seconds += ended - began
@@ -143,7 +147,7 @@ class EngineLoop:
             engine.add(command.job)
         except EngineError as error:
             failed = Step(job_id=command.job.id, error=error)
-            self._asyncio.call_soon_threadsafe(self._deliver, [failed])
+            self._asyncio.call_soon_threadsafe(self._deliver, [failed], time.monotonic())
 
     def _note(self, stats: EngineStats) -> None:
         self._stats = stats
@@ -153,7 +157,7 @@ class EngineLoop:
         while self._rate and now - self._rate[0][0] > RATE_WINDOW:
             self._rate.popleft()
 
-    def _deliver(self, steps: list[Step]) -> None:
+    def _deliver(self, steps: list[Step], began: float) -> None:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
-                mailbox.put(step)
+                mailbox.put(step, began)

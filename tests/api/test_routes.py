@@ -217,7 +217,7 @@ def test_the_status_tells_of_engines_models_requests_and_processes(server, http)
     assert sorted(use["name"] for use in status["processes"]) == ["gateway", "manager", "master", "runner"]
     assert {use["pid"] for use in status["processes"]} <= {process.pid for process in server.processes()}
     for use in status["processes"]:
-        assert set(use) == {"name", "pid", "cpu_percent", "rss_bytes", "threads", "model"}
+        assert set(use) == {"name", "pid", "cpu_percent", "cpu_seconds", "rss_bytes", "threads", "model"}
         assert use["rss_bytes"] > 2**20
         assert (use["model"] == "echo") == (use["name"] == "runner")
 

@@ -1,0 +1,1 @@
+"""What Prometheus is told. The manager counts for the whole service: it is one process, however many gateway workers there are."""

@@ -29,7 +29,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2) as server:
+    with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2, THREADS=1) as server:
         yield server
 
 

@@ -11,4 +11,5 @@ def serve(engine: str) -> Server:
     reason = why_not(engine)
     assert reason is None, f"{engine} cannot be tested here: {reason}"
     settings = {"MODELS_DIR": hf_model(DTYPES[engine]).parent} if engine in DTYPES else {}
-    return Server(INFERENCE_ENGINE=engine, CONTEXT_LENGTH=4096, MAX_PARALLEL_SEQUENCES=4, ECHO_STEP_MS=1, **settings)
+    # One thread: on a machine with other work, threads that wait for each other take ten times as long.
+    return Server(INFERENCE_ENGINE=engine, CONTEXT_LENGTH=4096, MAX_PARALLEL_SEQUENCES=4, THREADS=1, ECHO_STEP_MS=1, **settings)

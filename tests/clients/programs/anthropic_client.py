@@ -10,7 +10,7 @@ client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0, timeou
 COMMON: dict[str, Any] = {
     "model": model,
     "max_tokens": 24,
-    "temperature": 0,
+    "extra_body": {"temperature": 0},  # the SDK's methods have no such argument any more, but the API takes it
     "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
 }
 TOOL: dict[str, Any] = {"name": "get_weather", "description": "The weather of a city.", "input_schema": SCHEMA}

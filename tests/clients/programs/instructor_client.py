@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import instructor
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from report import QUESTION, arguments, report
 
 url, model = arguments()
@@ -13,6 +13,7 @@ COMMON: dict[str, Any] = {"model": model, "messages": QUESTION, "temperature": 0
 
 
 class Weather(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # a schema that allows more properties would get them
     city: Literal["Paris", "Rome"]
     metric: bool
 

@@ -27,7 +27,8 @@ def stream() -> str:
 
 
 def helper_stream() -> str | None:
-    with client.chat.completions.stream(**COMMON) as events:
+    # The helper raises where an answer is cut.
+    with client.chat.completions.stream(**COMMON, extra_body={"guided_choice": ["It is sunny."]}) as events:
         return events.get_final_completion().choices[0].message.content
 
 

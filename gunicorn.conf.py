@@ -29,7 +29,13 @@ backlog = 1024
 umask = 0o077
 control_socket_disable = True  # its path is shared by all instances of a user
 sendfile = False
+forwarded_allow_ips = ""  # src/api/address.py says whose word on the client's address is believed
+certfile, keyfile = map(str, _settings.tls_files() or ("", ""))
 loglevel = "info"
+if _settings.log_format == "json":
+    from src.gunicorn_log import JSONLogger
+
+    logger_class = JSONLogger
 reload = _settings.debug
 reload_engine = "poll"
 if os.path.isdir("/dev/shm"):
@@ -38,6 +44,12 @@ if os.path.isdir("/dev/shm"):
 on_starting = master.on_starting
 when_ready = master.when_ready
 on_exit = master.on_exit
+
+
+def ssl_context(config: Any, make_default: Any) -> Any:
+    from src.api.tls import bounded  # in the worker, which gevent has patched
+
+    return bounded(make_default())
 
 
 def post_worker_init(worker: Any) -> None:

@@ -2,11 +2,12 @@
 """Checks every downloaded model against its source, shows what would change, and with --yes takes it over.
 
 A new version is downloaded beside the old one and loaded once before it takes its place; the old one is kept for --rollback.
-A server that runs here and has the model loaded is asked to put the new version in its place.
+A server that runs here and has the model loaded is asked to put the new version in its place; where it needs a key, API_KEY is it.
 """
 
 import argparse
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -80,20 +81,32 @@ def see_that_loads(folder: Path, settings: Settings) -> None:
 
 def reload_in_server(settings: Settings, name: str) -> None:
     """Only where one runs here and has the model loaded. Its failure is told, not ours: the files are in their place."""
-    address = f"http://{settings.host if settings.host not in ('0.0.0.0', '::') else '127.0.0.1'}:{settings.port}/v1/models"
+    scheme, host = "https" if settings.tls_certfile else "http", settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
+    address = f"{scheme}://{host}:{settings.port}/v1/models"
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {settings.read_api_key() or 'none'}"}
+    tls = _trusting(settings)
     try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5, context=tls) as answer:
             states = {model["id"]: model["state"] for model in json.load(answer)["data"]}
         if states.get(name) != "ready":
             return
         body = json.dumps({"model_name": name}).encode()
-        request = urllib.request.Request(f"{address}/load", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=settings.request_timeout).close()
+        request = urllib.request.Request(f"{address}/load", body, headers)
+        urllib.request.urlopen(request, timeout=settings.request_timeout, context=tls).close()
         print(f"{name}: the running server has put it in its place")
     except urllib.error.HTTPError as error:
         print(f"{name}: the running server goes on with the version it has: {error.read()[:300].decode(errors='replace')}", file=sys.stderr)
     except (OSError, ValueError, KeyError):
         return  # none runs here
+
+
+def _trusting(settings: Settings) -> ssl.SSLContext | None:
+    """Our own server's certificate, whatever name it is for."""
+    if (files := settings.tls_files()) is None:
+        return None
+    context = ssl.create_default_context(cafile=str(files[0]))
+    context.check_hostname = False
+    return context
 
 
 if __name__ == "__main__":

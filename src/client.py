@@ -6,6 +6,7 @@ While it waits for an answer it watches the HTTP client's socket too: one poll f
 import contextlib
 import select
 import socket
+import sys
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, ClassVar
@@ -38,6 +39,7 @@ from src.protocol import (
     encode,
 )
 
+_HANGUP = getattr(select, "POLLRDHUP", 0)  # Linux; macOS tells by POLLHUP
 IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
 CONNECT_SECONDS = 5.0  # the manager may still be binding its socket when the first request comes
 METRICS_SECONDS = 10.0  # it has to ask every runner
@@ -67,6 +69,7 @@ class Exchange:
         self._poll.register(self._socket, select.POLLIN)
         if client is not None:
             self._poll.register(client, select.POLLIN)
+        self._look_each_second = False  # at a client over TLS that has sent something
 
     def receive(self, kind: Any) -> Any:
         """The next message, or None after IDLE_SECONDS without one.
@@ -119,8 +122,9 @@ class Exchange:
                 raise self._abort or RequestTimeout("The request took longer than REQUEST_TIMEOUT allows. Ask for fewer tokens.")
             if now >= idle_at:
                 return False
-            ready = {fd for fd, _ in self._poll.poll(1000 * (min(idle_at, self._deadline) - now))}
-            if self._client is not None and self._client.fileno() in ready:
+            wake_at = min(idle_at, self._deadline, now + 1 if self._look_each_second else idle_at)
+            ready = {fd for fd, _ in self._poll.poll(1000 * (wake_at - now))}
+            if self._client is not None and (self._look_each_second or self._client.fileno() in ready):
                 self._look_at_client(self._client)
             if self._socket.fileno() in ready:
                 return True
@@ -129,12 +133,34 @@ class Exchange:
         """End-of-file means that it hung up; also after a half-close, as with nginx. Bytes are its next request."""
         try:
             gone = client.recv(1, socket.MSG_PEEK) == b""
+        except ValueError:
+            self._look_at_tls_client(client)
+            return
         except OSError:
             gone = True
         if gone:
             raise ClientGone
         self._poll.unregister(client)
         self._client = None
+
+    def _look_at_tls_client(self, client: socket.socket) -> None:
+        """Its bytes cannot be looked at without being taken, and may be no more than its farewell. The kernel tells whether
+        end-of-file comes after them; if not yet, it is asked again."""
+        poll = _real_poll()
+        poll.register(client, _HANGUP)
+        if any(events & (_HANGUP | select.POLLHUP | select.POLLERR) for _, events in poll.poll(0)):
+            raise ClientGone
+        if not self._look_each_second:
+            self._look_each_second = True
+            self._poll.unregister(client)
+
+
+def _real_poll() -> "select.poll":
+    """The kernel's own, which gevent's hides: that one knows no hang-ups. To be asked only without waiting."""
+    monkey = sys.modules.get("gevent.monkey")
+    real: Any = monkey.get_original("select", "poll") if monkey else select.poll
+    poll: select.poll = real()
+    return poll
 
 
 class Generation:

@@ -5,15 +5,20 @@ ServiceError                      one refused or failed request
 ├── InvalidValue                  400  a field has a wrong type or value; param names it
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
+├── InvalidSchema                 400  a schema, an expression or a grammar that no answer can be held to
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
+├── InvalidAPIKey                 401  no key, or not one of ours: which of both is not told
 ├── OperatorOnly                  403  only for who runs this server
+├── InsufficientScope             403  the key is ours, but not for this
+├── HostNotAllowed                403  asked by a name that is not this server's
+├── OriginNotAllowed              403  a web page of somebody else asks
 ├── ModelNotFound                 404
 ├── NotFound                      404  no such route
 ├── MethodNotAllowed              405
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
 ├── UnsupportedMediaType          415
-├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS is reached
+├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS or a rate limit is reached
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
@@ -22,6 +27,7 @@ ServiceError                      one refused or failed request
 ├── ModelDoesNotFit               503  memory or MAX_CONCURRENT_MODELS do not allow it
 ├── DownloadFailed                502  the source of a model refused, failed or sent something else
 ├── EngineUnavailable             503  the runner is gone or out of reach
+├── RateLimitsUnavailable         503  Redis cannot be reached, and RATE_LIMIT_FAIL_OPEN is off
 ├── ServerShuttingDown            503
 └── RequestTimeout                504  REQUEST_TIMEOUT is over
 EngineDead                        the whole engine is lost: its runner exits, the manager starts another
@@ -69,13 +75,37 @@ class UnsupportedField(_ClientError):
     code = "unsupported_parameter"
 
 
+class InvalidSchema(_ClientError):
+    code = "invalid_schema"
+
+
 class ContextLengthExceeded(_ClientError):
     code = "context_length_exceeded"
+
+
+class InvalidAPIKey(_ClientError):
+    status = 401
+    code = "invalid_api_key"
 
 
 class OperatorOnly(_ClientError):
     status = 403
     code = "operator_only"
+
+
+class InsufficientScope(_ClientError):
+    status = 403
+    code = "insufficient_scope"
+
+
+class HostNotAllowed(_ClientError):
+    status = 403
+    code = "host_not_allowed"
+
+
+class OriginNotAllowed(_ClientError):
+    status = 403
+    code = "origin_not_allowed"
 
 
 class ModelNotFound(_ClientError):
@@ -150,6 +180,10 @@ class DownloadFailed(ServiceError):
 
 class EngineUnavailable(_Unavailable):
     code = "engine_unavailable"
+
+
+class RateLimitsUnavailable(_Unavailable):
+    code = "rate_limits_unavailable"
 
 
 class ServerShuttingDown(_Unavailable):

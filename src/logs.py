@@ -1,18 +1,23 @@
-"""The five log files and the terminal. Knows nothing of what is logged; prompts and completions must never reach it.
+"""The six log files and the terminal. Knows nothing of what is logged; prompts, completions and keys must never reach it.
 
 Importing this module imports ssl and asyncio (loguru does): under gevent, import it after monkey-patching.
 Several processes write to the same files: each line is written under a file lock, which also guards the rotation.
+The level can change while they run: a file in RUN_DIR tells it, which every process looks at once a second.
 """
 
+import json
 import logging
 import os
 import re
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler
 from loguru import logger
@@ -20,20 +25,36 @@ from loguru import logger
 from src.settings import Settings
 
 if TYPE_CHECKING:
-    from loguru import Record
+    from loguru import Logger, Record
 
 app = logger.bind(log="app")
 requests = logger.bind(log="api_requests")
 models = logger.bind(log="model_operations")
 metrics = logger.bind(log="system_metrics")
+audit = logger.bind(log="audit")  # who changed models, keys and logs
 
 _FILE_LINE = "{time:YYYY-MM-DDTHH:mm:ss.SSSZZ} {level} {extra[process]}[{process}] {message}"
 _TERMINAL_LINE = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {extra[process]}: {message}"
 
 # What could break a line or steer a terminal: C0 and C1 controls, line and paragraph separators, bidirectional overrides.
 _CONTROLS = [*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_NEEDS_QUOTES = re.compile(r"[\s'\"=]|^-?$")  # a dash alone stands for what is not there
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROLS}
 _TRACEBACK_ESCAPES = {code: text for code, text in _ESCAPES.items() if chr(code) not in "\n\t"}
+
+
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
+LEVEL_FILE = "log_level"  # in RUN_DIR
+LOOK_SECONDS = 1.0
+
+
+class _Now:
+    """The level of this process, and its least number."""
+
+    name = "INFO"
+    number = 20
+    run_dir = ""
+    follower: threading.Thread | None = None
 
 
 class LogFile(ConcurrentTimedRotatingFileHandler):
@@ -51,7 +72,7 @@ class LogFile(ConcurrentTimedRotatingFileHandler):
     def doRollover(self) -> None:  # noqa: N802 - the base class names it
         super().doRollover()
         # The base class can count files, but a log without a line a day would then be kept for longer than the days set.
-        _remove_old(self._folder, self._retention_days)
+        remove_old(self._folder, self._retention_days)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         _tell_failure(self._folder, sys.exc_info()[1])
@@ -69,34 +90,80 @@ def configure(settings: Settings, process: str) -> None:
     """
     logger.remove()
     logger.configure(extra={"process": process, "log": "app"}, patcher=_escape)
-    logger.add(
-        _print, level=settings.log_level, format=_TERMINAL_LINE, filter=_is_for_terminal, backtrace=False, diagnose=False, catch=True
-    )
+    _Now.run_dir = settings.run_dir
+    _set_level(_changed_level() or settings.log_level)
+    layout = _json_line if settings.log_format == "json" else _text_of(_TERMINAL_LINE)
+    wanted = lambda record: _is_for_terminal(record) and record["level"].no >= _Now.number  # noqa: E731
+    logger.add(_print, level=0, format=layout, filter=wanted, backtrace=False, diagnose=False, catch=True)
     LogFile.failure_told = False
     if settings.enable_log_file:
         _add_files(settings)
     _forward_gunicorn()
+    if settings.run_dir and _Now.follower is None:
+        # Under gevent a greenlet, elsewhere a thread: it ends with its process.
+        _Now.follower = threading.Thread(target=_follow_level, daemon=True)
+        _Now.follower.start()
+
+
+def write(log: "Logger", **fields: Any) -> None:
+    """One line of facts: name=value each in text, fields of the object in JSON. None is written as - and null."""
+    log.bind(fields=fields).info(" ".join(f"{name}={_word(value)}" for name, value in fields.items()))
+
+
+def level() -> str:
+    """What is logged by this process at the moment."""
+    return _Now.name
+
+
+def change_level(settings: Settings, name: str) -> None:
+    """For every process of this server, also those that start later; till the server stops. Raises OSError."""
+    path = Path(settings.run_dir, LEVEL_FILE)
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(name)
+    part.replace(path)
+    _set_level(name)
+
+
+def _follow_level() -> None:
+    while True:
+        time.sleep(LOOK_SECONDS)
+        name = _changed_level()
+        if name and name != _Now.name:
+            _set_level(name)
+
+
+def _changed_level() -> str | None:
+    """What the file in RUN_DIR says; None where nobody has changed the level."""
+    try:
+        name = Path(_Now.run_dir, LEVEL_FILE).read_text() if _Now.run_dir else ""
+    except (OSError, UnicodeError):
+        return None
+    return name if name in LEVELS else None
+
+
+def _set_level(name: str) -> None:
+    _Now.name, _Now.number = name, logger.level(name).no
 
 
 def _add_files(settings: Settings) -> None:
-    level = settings.log_level
-    # A log of its own is there to be written: LOG_LEVEL=WARNING does not empty it.
-    own_level = min(level, "INFO", key=lambda name: logger.level(name).no)
-    _add_file(settings, "app", level, lambda record: record["extra"]["log"] != "api_requests")
-    for name in ("api_requests", "model_operations", "system_metrics"):
-        _add_file(settings, name, own_level, lambda record, name=name: record["extra"]["log"] == name)  # type: ignore[misc]
-    _add_file(settings, "errors", "ERROR", lambda record: True)
+    least = logger.level("INFO").no  # of a log of its own, which is there to be written: LOG_LEVEL=WARNING does not empty it
+    _add_file(settings, "app", lambda record: record["extra"]["log"] != "api_requests" and record["level"].no >= _Now.number)
+    for name in ("api_requests", "model_operations", "system_metrics", "audit"):
+        mine = lambda record, name=name: record["extra"]["log"] == name and record["level"].no >= min(_Now.number, least)  # noqa: E731
+        _add_file(settings, name, mine)
+    _add_file(settings, "errors", lambda record: record["level"].no >= logger.level("ERROR").no)
 
 
-def _add_file(settings: Settings, name: str, level: str, wanted: "Callable[[Record], bool]") -> None:
+def _add_file(settings: Settings, name: str, wanted: "Callable[[Record], bool]") -> None:
     try:
         settings.log_path.mkdir(parents=True, exist_ok=True)
         sink = LogFile(settings.log_path / f"{name}.log", settings.log_retention_days)
     except OSError as error:
         _tell_failure(settings.log_path, error)
         return
+    layout = _json_line if settings.log_format == "json" else _text_of(_FILE_LINE)
     # enqueue would hang gevent's workers (loguru#284); diagnose would print local variables, prompts among them.
-    logger.add(sink, level=level, format=_FILE_LINE, filter=wanted, enqueue=False, backtrace=False, diagnose=False, catch=True)
+    logger.add(sink, level=0, format=layout, filter=wanted, enqueue=False, backtrace=False, diagnose=False, catch=True)
 
 
 class _GunicornForwarder(logging.Handler):
@@ -122,6 +189,35 @@ def _escape(record: "Record") -> None:
     record["message"] = record["message"].translate(_ESCAPES)
 
 
+def _text_of(line: str) -> "Callable[[Record], str]":
+    return lambda record: line + "\n{exception}"
+
+
+def _json_line(record: "Record") -> str:
+    """The record as one object on one line, as a format in which it stands ready made."""
+    raised = record["exception"]
+    extra: dict[str, Any] = record["extra"]
+    line = {
+        "time": record["time"].isoformat(timespec="milliseconds"),
+        "level": record["level"].name,
+        "log": extra["log"],
+        "process": extra["process"],
+        "pid": record["process"].id,
+        **(extra.get("fields") or {"message": record["message"]}),
+    }
+    if raised:
+        line["exception"] = "".join(traceback.format_exception(raised.type, raised.value, raised.traceback))
+    extra["json"] = json.dumps(line, default=str)
+    return "{extra[json]}\n"
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "-"
+    text = str(value)
+    return repr(text) if _NEEDS_QUOTES.search(text) else text
+
+
 def _layout(text: str) -> str:
     """A record and its traceback, whose lines are indented so that none can pass for a record."""
     return text.rstrip("\n").translate(_TRACEBACK_ESCAPES).replace("\n", "\n    ")
@@ -131,7 +227,7 @@ def _print(message: str) -> None:
     print(_layout(message), file=sys.stderr, flush=True)
 
 
-def _remove_old(folder: Path, retention_days: int) -> None:
+def remove_old(folder: Path, retention_days: int) -> None:
     """Remove rotated logs of days before the last `retention_days`. Other processes may do the same at the same time."""
     oldest = date.today() - timedelta(days=retention_days)
     for path in folder.glob("*.log.*"):

@@ -5,17 +5,21 @@ asyncio. State lives in the module because workers inherit it by fork.
 """
 
 import errno
+import ipaddress
 import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from src import rundir
+from src import private, rundir
 from src.catalog import read_options
 from src.errors import SettingsError
+from src.keys import KeyFile
 from src.notify import Notifier
 from src.settings import ROOT, Settings
 
@@ -29,14 +33,17 @@ _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each wo
 
 
 def load_settings() -> Settings:
-    """The settings, or one line on standard error and exit status 2, also where models.toml is wrong."""
+    """The settings, or one line on standard error and exit status 2, also where a file that they name is wrong."""
     try:
         settings = Settings.load()
         read_options(settings.models_path)
+        settings.read_api_key()
+        settings.read_rate_limit_storage()
+        if settings.api_keys_file:
+            KeyFile(settings.keys_path).read()
         return settings
     except SettingsError as error:
-        print(f"Not started: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
 
 
 def on_starting(server: Any) -> None:
@@ -47,22 +54,27 @@ def on_starting(server: Any) -> None:
             _see_that_free(*address[:2])
     _notifier = Notifier()
     settings = load_settings()
+    if files := settings.tls_files():
+        _see_that_a_pair(*files)
+    _see_that_guarded(settings, [address for address in server.cfg.address if isinstance(address, tuple)])
     if settings.metrics_listen:
         _see_that_free(*settings.metrics_listen, settings=("METRICS_ADDRESS", "METRICS_ADDRESS"))
     try:
         _run_dir = rundir.claim(settings.run_dir)
     except SettingsError as error:
-        print(f"Not started: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
-    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ())
+    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ(secrets=True))
     _manager = _start_manager(server)
 
 
 def when_ready(server: Any) -> None:
     """Extend two of the master's own steps, for which Gunicorn has no hook."""
+    # Once more, for sockets that were handed over by systemd: they are not those that the settings name.
+    listening = [listener.getsockname() for listener in server.LISTENERS]
+    _see_that_guarded(Settings.load(), [name for name in listening if isinstance(name, tuple)], lambda: on_exit(server))
     stop, manage_workers = server.stop, server.manage_workers
 
     def stop_and_tell(graceful: bool = True) -> None:
@@ -131,6 +143,47 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
         manager.kill()  # its runners end with it
 
 
+def _see_that_guarded(settings: Settings, addresses: Sequence[tuple[Any, ...]], before_refusal: Callable[[], None] = lambda: None) -> None:
+    """Without keys, whoever reaches the address may use the models: nobody else's machine shall, unless the operator says so."""
+    exposed = next((f"{host}:{port}" for host, port, *_ in addresses if not _is_loopback(host)), None)
+    if exposed and not settings.has_keys and not settings.allow_unauthenticated:
+        before_refusal()
+        _refuse(
+            f"{exposed} can be reached by other machines, and there are no API keys. Set API_KEYS_FILE (scripts/manage_keys.py makes "
+            "keys) or API_KEY, or listen on HOST=127.0.0.1; ALLOW_UNAUTHENTICATED=true serves everybody who reaches it."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a listener there is reached by this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _see_that_a_pair(certificate: Path, key: Path) -> None:
+    """Of files that Gunicorn's workers can serve https with."""
+    names = f"TLS_CERTFILE={str(certificate)!r} and TLS_KEYFILE={str(key)!r}"
+    try:
+        private.check_mode(key, names, private.ANYBODY)
+    except SettingsError as error:
+        _refuse(str(error))
+    # In a process of its own: ssl must not be imported here.
+    load = "import ssl, sys; ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(sys.argv[1], sys.argv[2], password='')"
+    done = subprocess.run(
+        [sys.executable, "-c", load, str(certificate), str(key)], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        _refuse(f"{names} are no certificate with its private key: {reason}")
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"Not started: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
 def _see_that_free(host: str, port: int, settings: tuple[str, str] = ("HOST and PORT", "PORT")) -> None:
     """Gunicorn would try five times and then say less."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -143,8 +196,7 @@ def _see_that_free(host: str, port: int, settings: tuple[str, str] = ("HOST and 
                 reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {settings[1]} to another port."
             else:
                 reason = f"cannot listen on {host}:{port}: {error.strerror}. Set {settings[0]} to an address of this machine."
-            print(f"Not started: {reason}", file=sys.stderr)
-            sys.exit(2)
+            _refuse(reason)
 
 
 def _holder(port: int) -> str:

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -39,7 +41,8 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
 
 
 class Server:
-    """One running service. Settings are keyword arguments in capitals. A disposable one is killed at its end, which is quicker."""
+    """One running service. Settings are keyword arguments in capitals. A disposable one is killed at its end, which is quicker.
+    `key` is what its status is asked with, where it needs one."""
 
     def __init__(
         self,
@@ -48,12 +51,15 @@ class Server:
         program: str = sys.executable,
         wait: bool = True,
         disposable: bool = False,
+        key: str = "none",
         **settings: object,
     ) -> None:
         self.port = free_port()
+        self.key = key
         self._disposable = disposable
         self.folder = Path(tempfile.mkdtemp(prefix="test-server-"))
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if 'TLS_CERTFILE' in settings else 'http'}://127.0.0.1:{self.port}"
+        self.trusted: Any = ssl.create_default_context(cafile=str(settings["TLS_CERTFILE"])) if "TLS_CERTFILE" in settings else True
         defaults = {"CONTEXT_LENGTH": 1024, "SHUTDOWN_GRACE_SECONDS": 15, "LOG_DIR": self.folder / "logs", "PORT": self.port}
         self.environ = {**os.environ, **{key: str(value) for key, value in {**defaults, **settings}.items()}}
         self.output_path = self.folder / "output"
@@ -77,7 +83,7 @@ class Server:
         def healthy() -> bool:
             assert self.process.poll() is None, f"the server ended:\n{self.output}"
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+                return httpx.get(f"{self.url}/health", timeout=5, verify=self.trusted).status_code == 200
             return False
 
         try:
@@ -88,13 +94,16 @@ class Server:
             raise
 
     def client(self, **options: object) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **{"max_retries": 0, "timeout": 120, **options})
+        if self.trusted is not True:
+            options.setdefault("http_client", httpx.Client(verify=self.trusted))
+        return openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": self.key, "max_retries": 0, "timeout": 120, **options})
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
 
     def status(self) -> dict:
-        return httpx.get(f"{self.url}/v1/system/status", timeout=10).json()
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.get(f"{self.url}/v1/system/status", timeout=10, verify=self.trusted, headers=headers).json()
 
     def processes(self) -> list[psutil.Process]:
         """The whole tree, the master first."""

@@ -1,5 +1,6 @@
 """Which record goes to which log, in what form, and what happens when several processes write or none can."""
 
+import json
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from loguru import logger
 from src import logs
 from src.settings import ROOT, Settings
 
-FILES = ("app", "api_requests", "model_operations", "system_metrics", "errors")
+FILES = ("app", "api_requests", "model_operations", "system_metrics", "audit", "errors")
 RECORD = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:?\d\d [A-Z]+ \w+\[\d+\] ")
 
 
@@ -45,11 +46,13 @@ def test_each_record_goes_to_its_own_logs(tmp_path):
     logs.requests.info("of a request")
     logs.models.info("of a model")
     logs.metrics.info("of the system")
+    logs.audit.info("of an admin")
     logs.models.error("a failed model")
     assert logs_with(tmp_path, "of the app") == {"app"}
     assert logs_with(tmp_path, "of a request") == {"api_requests"}
     assert logs_with(tmp_path, "of a model") == {"app", "model_operations"}
     assert logs_with(tmp_path, "of the system") == {"app", "system_metrics"}
+    assert logs_with(tmp_path, "of an admin") == {"app", "audit"}
     assert logs_with(tmp_path, "a failed model") == {"app", "model_operations", "errors"}
 
 
@@ -117,6 +120,68 @@ def test_text_that_is_not_unicode_is_written_all_the_same(tmp_path):
     logs.app.info("before \udcff after")
     logs.app.info("next")
     assert [line.split("] ")[1] for line in read(tmp_path, "app").splitlines()] == ["before ? after", "next"]
+
+
+def test_facts_are_written_so_that_none_can_pass_for_another(tmp_path):
+    configure(tmp_path)
+    logs.write(logs.requests, id="a", route="GET /x y=1", model=None, dash="-", empty="", n=3, forged="a\nb key=x '")
+    line = read(tmp_path, "api_requests").split("] ", 1)[1]
+    assert line == "id=a route='GET /x y=1' model=- dash='-' empty='' n=3 forged=\"a\\nb key=x '\"\n"
+
+
+def test_as_json_each_line_is_one_object_whatever_it_holds(tmp_path, capsys):
+    configure(tmp_path, log_format="json")
+    hostile = 'a\r\nb\x1b[2J\u2028\x85\udcff\u202e"{}<red>'
+    logs.app.info("text {}", hostile)
+    logs.write(logs.requests, id=hostile, model=None, status=200)
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        logs.app.exception("it failed")
+    for text in (*(read(tmp_path, name) for name in ("app", "api_requests", "errors")), capsys.readouterr().err):
+        assert text
+        assert text.isascii()
+        assert text.count("\n") == len(text.splitlines())
+        for line in text.splitlines():
+            json.loads(line)
+    request = json.loads(read(tmp_path, "api_requests"))
+    assert (request["id"], request["model"], request["status"], request["level"], request["log"]) == (
+        hostile,
+        None,
+        200,
+        "INFO",
+        "api_requests",
+    )
+    failure = json.loads(read(tmp_path, "errors"))
+    assert failure["message"] == "it failed"
+    assert "Traceback" in failure["exception"]
+    assert "ValueError" in failure["exception"]
+
+
+def test_the_level_changes_at_once_here_and_soon_elsewhere(tmp_path):
+    (tmp_path / "run").mkdir()
+    settings = Settings(log_dir=str(tmp_path / "logs"), run_dir=str(tmp_path / "run"))
+    code = """
+import sys, time
+from src import logs
+from src.settings import Settings
+logs.configure(Settings(log_dir=sys.argv[1], run_dir=sys.argv[2], enable_log_file=False), "other")
+while True:
+    logs.app.debug("heard")
+    time.sleep(0.05)
+"""
+    words = [sys.executable, "-c", code, settings.log_dir, settings.run_dir]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as other:
+        logs.configure(settings, "gateway")
+        logs.app.debug("one")
+        logs.change_level(settings, "DEBUG")
+        logs.app.debug("two")
+        assert other.stderr
+        assert "heard" in other.stderr.readline()
+        other.kill()
+    assert [line.split("] ")[1] for line in read(tmp_path / "logs", "app").splitlines()] == ["two"]
+    configure(tmp_path / "logs", run_dir=settings.run_dir)
+    assert logs.level() == "DEBUG", "also of a process that starts later"
 
 
 def test_configuring_again_replaces_what_was_before(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The settings' promises: who wins, what a wrong value says, and that .env.example tells the truth."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_a_missing_file_is_no_error(tmp_path):
         ("REQUEST_TIMEOUT", "0", "greater than 0"),
         ("MLX_MEMORY_FRACTION", "1.5", "less than or equal to 1"),
         ("RUN_DIR", "/x" * 50, "at most 80 characters"),
+        ("TRUSTED_PROXIES", "127.0.0.1, nginx", "addresses, networks like 10.0.0.0/8"),
+        ("CORS_ORIGINS", "app.example.org", "origins like https://app.example.org"),
+        ("CORS_ORIGINS", "*, https://app.example.org", "or * alone"),
+        ("CORS_ORIGINS", "https://app.example.org/path", "without a path"),
+        ("LOG_FORMAT", "xml", "'json'"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_key_value_and_expectation(monkeypatch, key, value, expected):
@@ -93,6 +99,75 @@ def test_a_child_process_given_the_settings_reads_the_same_ones(monkeypatch):
 def test_relative_folders_lie_in_the_project_and_absolute_ones_where_they_say():
     assert Settings(models_dir="m").models_path == ROOT / "m"
     assert Settings(log_dir="/var/log/x").log_path == Path("/var/log/x")
+
+
+# Secrets
+
+
+def test_a_file_with_secrets_has_to_be_its_owners_alone(tmp_path):
+    env_file = write_env(tmp_path, "API_KEY=secret")
+    env_file.chmod(0o640)
+    with pytest.raises(SettingsError, match=r"\.env holds secrets: others may use it \(mode 0640\)\. Run: chmod 600"):
+        Settings.load(env_file)
+    env_file.chmod(0o600)
+    assert Settings.load(env_file).read_api_key() == "secret"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_secret"), [("RATE_LIMIT_STORAGE=redis://h:1/0", False), ("RATE_LIMIT_STORAGE=redis://:p@h:1/0", True), ("API_KEY=", False)]
+)
+def test_only_what_is_secret_makes_a_file_so(tmp_path, line, is_secret):
+    env_file = write_env(tmp_path, line)
+    env_file.chmod(0o644)
+    with pytest.raises(SettingsError, match="holds secrets") if is_secret else contextlib.nullcontext():
+        Settings.load(env_file)
+
+
+def test_a_wrong_secret_is_told_without_what_it_is(monkeypatch):
+    monkeypatch.setenv("RATE_LIMIT_STORAGE", "redis//:hunter2@host")
+    with pytest.raises(SettingsError) as raised:
+        Settings.load(env_file=None)
+    assert str(raised.value).startswith("RATE_LIMIT_STORAGE is wrong: expected memory, redis://")
+    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in repr(Settings(api_key="hunter2"))
+
+
+def test_a_secret_comes_from_one_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("API_KEY", "a")
+    monkeypatch.setenv("API_KEY_FILE", "b")
+    with pytest.raises(SettingsError, match="API_KEY and API_KEY_FILE are both set"):
+        Settings.load(env_file=None)
+
+
+def test_a_secrets_file_may_be_a_groups_but_not_everybodys(tmp_path):
+    path = tmp_path / "redis"
+    path.write_text("redis://:p@host:1/0\n")
+    path.chmod(0o440)  # as systemd and Docker hand it over
+    assert Settings(rate_limit_storage_file=str(path)).read_rate_limit_storage() == "redis://:p@host:1/0"
+    path.chmod(0o444)
+    with pytest.raises(SettingsError, match="RATE_LIMIT_STORAGE_FILE="):
+        Settings(rate_limit_storage_file=str(path)).read_rate_limit_storage()
+
+
+def test_an_empty_secrets_file_is_no_secret(tmp_path):
+    path = tmp_path / "key"
+    path.touch(0o600)
+    with pytest.raises(SettingsError, match="expected a file that is not empty"):
+        Settings(api_key_file=str(path)).read_api_key()
+
+
+def test_a_process_that_needs_no_secrets_gets_none(monkeypatch):
+    settings = Settings(api_key="secret", rate_limit_storage="redis://:secret@h:1/0")
+    assert "secret" not in " ".join(settings.as_environ().values())
+    for key, value in settings.as_environ(secrets=True).items():
+        monkeypatch.setenv(key, value)
+    assert Settings.load(env_file=None) == settings
+
+
+def test_https_needs_both_its_files(monkeypatch):
+    monkeypatch.setenv("TLS_KEYFILE", "key.pem")
+    with pytest.raises(SettingsError, match="TLS_KEYFILE is set and TLS_CERTFILE is not"):
+        Settings.load(env_file=None)
 
 
 def test_no_prefix_is_kept_where_caching_is_off():

@@ -41,6 +41,8 @@ def respond(error: Exception) -> flask.Response:
     response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    if failure.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)
     return response

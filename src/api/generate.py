@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import flask
+from msgspec.structs import replace
 
-from src.api import failures
+from src.api import access, failures
 from src.api.record import Record, record
 from src.api.render import Renderer, Wants, server_sent_events
 from src.api.schema import ChatRequest, CompletionRequest
@@ -53,10 +54,11 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
 
 def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
     deadline, client = service().deadline(), client_socket()
+    access.see(request.model)
     for attempt in range(CONNECT_TRIES):
         ready = service().manager.resolve(request.model, deadline, client)
         try:
-            asked = request.generate(ready.sampling)
+            asked = replace(request.generate(ready.sampling), key=record().key or "")
             return ready, asked, Generation(ready, asked, deadline, client)
         except EngineUnavailable:
             if attempt == CONNECT_TRIES - 1:

@@ -8,6 +8,7 @@ from socket import AF_UNIX, socket
 
 import flask
 
+from src.api.access import needs
 from src.api.record import Record
 from src.api.service import service
 from src.protocol import Message, RequestEnded, TokenGaps, encode
@@ -20,6 +21,7 @@ KEPT = 1000  # messages, while the manager cannot be reached
 
 
 @blueprint.get("/metrics")
+@needs("monitor", unless_off="metrics_require_key")
 def scrape() -> flask.Response:
     return flask.Response(service().manager.metrics(), content_type=CONTENT_TYPE)
 

@@ -10,11 +10,11 @@ import flask
 import msgspec
 
 from src.api import failures
+from src.api.access import find, needs, see, visible
+from src.api.audit import note
 from src.api.body import read_json
-from src.api.operator import require_operator
 from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest, parse
 from src.api.service import client_socket, json_response, service
-from src.errors import ModelNotFound
 from src.protocol import Download, DownloadProgress, LoadProgress, Message, ModelState
 
 blueprint = flask.Blueprint("models", __name__)
@@ -34,7 +34,7 @@ _HIDDEN = (
 @blueprint.get("/v1/models")
 def list_all() -> flask.Response:
     status = service().manager.status()
-    return json_response({"object": "list", "data": [_model(model) for model in status.models]})
+    return json_response({"object": "list", "data": [_model(model) for model in visible(status.models)]})
 
 
 @blueprint.get("/v1/models/<path:name>")
@@ -43,16 +43,20 @@ def retrieve(name: str) -> flask.Response:
 
 
 @blueprint.get("/v1/models/<path:name>/plan")
+@needs("monitor")
 def plan(name: str) -> flask.Response:
     """What loading the model here would take."""
+    see(name)
     found = service().manager.plan(name, service().deadline())
     return json_response(_fields(found))
 
 
 @blueprint.post("/v1/models/load")
+@needs("admin")
 def load() -> flask.Response:
     """Answers once the model is loaded, or with the reason why it is not; with `stream`, tells on the way how far it is."""
     request = parse(LoadRequest, read_json(service().settings.body_timeout))
+    note(model=request.model_name)
     if not request.stream:
         service().manager.load(request.model_name, service().deadline(), client_socket())
         return retrieve(request.model_name)
@@ -60,26 +64,31 @@ def load() -> flask.Response:
 
 
 @blueprint.post("/v1/models/unload")
+@needs("admin")
 def unload() -> flask.Response:
     """Answers once the model's memory is free; its running requests end first."""
     request = parse(UnloadRequest, read_json(service().settings.body_timeout))
+    note(model=request.model_name)
     service().manager.unload(request.model_name, service().deadline(), client_socket())
     return retrieve(request.model_name)
 
 
 @blueprint.post("/v1/models/switch")
+@needs("admin")
 def switch() -> flask.Response:
     """Answers once the model serves in the place of the one before, which ends after its running requests."""
     request = parse(SwitchRequest, read_json(service().settings.body_timeout))
+    note(model=request.model_name)
     service().manager.switch(request.model_name, request.before, service().deadline(), client_socket())
     return retrieve(request.model_name)
 
 
 @blueprint.post("/v1/models/download")
+@needs("admin")
 def download() -> flask.Response:
     """Answers once the model is in the catalog; with `stream`, tells on the way how far it is. It goes on if the client leaves."""
-    require_operator()
     request = parse(DownloadRequest, read_json(service().settings.body_timeout))
+    note(repo=request.repo, source=request.source)
     asked = Download(source=request.source, repo=request.repo, name=request.name, revision=request.revision, include=request.include)
     steps = service().manager.download(asked, time.monotonic() + DOWNLOAD_SECONDS, client_socket())
     if request.stream:
@@ -90,20 +99,15 @@ def download() -> flask.Response:
 
 
 @blueprint.get("/v1/models/download")
+@needs("admin")
 def downloads() -> flask.Response:
     """Downloads that run, and those that ended since the server was started."""
-    require_operator()
     found = service().manager.downloads(service().deadline())
     return json_response({"object": "list", "data": [_fields(state) for state in found]})
 
 
 def _find(name: str) -> dict[str, Any]:
-    models = service().manager.status().models
-    for model in models:
-        if name == model.name or name in model.aliases:
-            return _model(model)
-    known = ", ".join(model.name for model in models) or "none"
-    raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {known}.", param="model")
+    return _model(find(name, service().manager.status().models))
 
 
 def _stream(steps: Generator[LoadProgress | DownloadProgress | None, None, None]) -> flask.Response:

@@ -1,32 +1,26 @@
-"""Who may change what lies on this machine's disk. Until there are keys for it: whoever is at this machine, and nobody else."""
+"""Who may change models, keys and logs while there are no keys: whoever is at this machine, and nobody else."""
 
-import ipaddress
-import re
 import socket
 
 import flask
 
+from src.api.address import is_loopback
+from src.api.browser import from_foreign_page
 from src.api.service import client_socket
 from src.errors import OperatorOnly
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_REMEDY = "Make a key with scripts/manage_keys.py to do it from elsewhere."
 
 
 def require_operator() -> None:
-    """Raises OperatorOnly unless the server listens on a loopback address only and the request comes from this machine itself:
-    not through a proxy, and not from a web page under another name (DNS rebinding)."""
+    """Raises OperatorOnly unless the request comes from this machine itself, over a loopback address: not through a proxy, not from
+    a web page, and not under another name (DNS rebinding)."""
     request = flask.request
     client = client_socket()
-    here = client is not None and client.family in (socket.AF_INET, socket.AF_INET6) and _is_loopback(client.getsockname()[0])
-    if not here or not _is_loopback(request.remote_addr or "") or any(name in request.headers for name in _FORWARDED):
-        raise OperatorOnly("Downloads are open only to this machine itself, on a loopback address (HOST=127.0.0.1) and without a proxy.")
-    host = re.sub(r":\d+$", "", request.headers.get("Host", "")).strip("[]")
-    if host != "localhost" and not _is_loopback(host):
-        raise OperatorOnly("Downloads are open only to requests for localhost: this one names another host.")
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    here = client is not None and client.family in (socket.AF_INET, socket.AF_INET6) and is_loopback(client.getsockname()[0])
+    if not here or not is_loopback(request.remote_addr or "") or any(name in request.headers for name in _FORWARDED):
+        raise OperatorOnly(f"Without keys, this is open only to this machine itself, on a loopback address and without a proxy. {_REMEDY}")
+    host = request.headers.get("Host", "").rpartition("]")[0] or request.headers.get("Host", "").partition(":")[0]
+    if (host != "localhost" and not is_loopback(host)) or from_foreign_page():
+        raise OperatorOnly("Without keys, this is open only to requests for localhost that no web page of another origin sends.")

@@ -10,6 +10,7 @@ import flask
 import msgspec
 
 from src import logs
+from src.api.service import service
 from src.protocol import Delta, Ended, Finished, Started
 
 CLIENT_CLOSED = 499  # nginx's status of a request whose client left
@@ -24,12 +25,15 @@ class Record(msgspec.Struct):
     id: str
     route: str
     began: float
+    key: str | None = None  # its name
+    client: str | None = None  # address
     rule: str = "unmatched"  # method and rule of the route: one of those there are, whatever was asked for
     model: str | None = None
     status: int = 0
     error: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    drawn_tokens: int = 0  # of an answer that has not ended
     queue_time: float | None = None
     first_token: float | None = None
     prefill_time: float | None = None
@@ -51,6 +55,7 @@ class Record(msgspec.Struct):
             if before := self._last_token.get(event.index):
                 self.token_gaps.append(round(now - before, 6))
             self._last_token[event.index] = now
+            self.drawn_tokens += len(event.tokens)
         elif isinstance(event, Ended):
             self._ended.append(event.reason)
         elif isinstance(event, Finished):
@@ -69,13 +74,27 @@ class Record(msgspec.Struct):
             return self._ended
         return ["error"] if self.error and self.error != "client_gone" else ["abort"]
 
+    @property
+    def tokens_used(self) -> int:
+        """Also by an answer that broke off."""
+        return (self.prompt_tokens or 0) + (self.drawn_tokens if self.completion_tokens is None else self.completion_tokens)
+
     def write(self) -> None:
-        logs.requests.info(
-            "id={} key=- route={!r} model={} status={} error={} tokens_in={} tokens_out={} queue_ms={} ttft_ms={} total_ms={}",
-            self.id, self.route, self.model or "-", self.status, self.error or "-",
-            _or_dash(self.prompt_tokens), _or_dash(self.completion_tokens),
-            _milliseconds(self.queue_time), _milliseconds(self.first_token), _milliseconds(time.monotonic() - self.began),
-        )  # fmt: skip
+        logs.write(
+            logs.requests,
+            id=self.id,
+            key=self.key,
+            client=self.client,
+            route=self.route,
+            model=self.model,
+            status=self.status,
+            error=self.error,
+            tokens_in=self.prompt_tokens,
+            tokens_out=self.completion_tokens,
+            queue_ms=_milliseconds(self.queue_time),
+            ttft_ms=_milliseconds(self.first_token),
+            total_ms=_milliseconds(time.monotonic() - self.began),
+        )
         for tell in self.watchers:
             tell(self)
 
@@ -85,7 +104,9 @@ def begin() -> None:
     given = flask.request.headers.get("X-Request-ID", "")
     request_id = given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
     method, rule = flask.request.method, flask.request.url_rule
-    of = flask.g.record = Record(id=request_id, route=f"{method} {flask.request.path[:200]}", began=time.monotonic())
+    client = service().proxies.client(flask.request.remote_addr or "", flask.request.headers.get("X-Forwarded-For", ""))
+    route = f"{method} {flask.request.path[:200]}"
+    of = flask.g.record = Record(id=request_id, route=route, began=time.monotonic(), client=client)
     of.traceparent = flask.request.headers.get("traceparent")
     if rule:
         of.rule = f"{method} {rule.rule}"
@@ -106,9 +127,5 @@ def record() -> Record:
     return of
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.0f}"
-
-
-def _or_dash(number: int | None) -> str:
-    return "-" if number is None else str(number)
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)

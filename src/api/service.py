@@ -1,4 +1,4 @@
-"""What every route needs at hand: the settings and the way to the manager."""
+"""What every route needs at hand: the settings, the keys, and the way to the manager."""
 
 import socket
 import time
@@ -6,6 +6,8 @@ import time
 import flask
 import msgspec
 
+from src.api.address import Proxies
+from src.api.keyring import Keyring
 from src.client import ManagerClient
 from src.settings import Settings
 
@@ -13,6 +15,8 @@ from src.settings import Settings
 class Service(msgspec.Struct, frozen=True):
     settings: Settings
     manager: ManagerClient
+    keyring: Keyring
+    proxies: Proxies
 
     def deadline(self) -> float:
         """When a request that begins now has to be through, in time.monotonic() seconds."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import flask
 
+from src.api.access import asker, needs, open_to_all
 from src.api.service import json_response, service
 from src.errors import ServiceError
 from src.protocol import Message, ServiceStatus
@@ -14,6 +15,7 @@ blueprint = flask.Blueprint("system", __name__)
 
 
 @blueprint.get("/health")
+@open_to_all
 def health() -> flask.Response:
     """200 when a model is ready or would be loaded on demand, else 503 with the reason."""
     try:
@@ -22,25 +24,33 @@ def health() -> flask.Response:
         return _unhealthy(error.message)
     ready = [model.name for model in status.models if model.state == "ready"]
     if ready:
-        return json_response({"status": "ok", "models_ready": ready})
+        return _answer(status="ok", models_ready=ready)
     if not status.models:
         return _unhealthy(f"There is no model in {service().settings.models_dir}/.")
     if loading := [model.name for model in status.models if model.state in ("loading", "unloading")]:
         return _unhealthy(f"The model {loading[0]} is being loaded.", "loading")
     if status.load_on_demand and any(model.state == "available" for model in status.models):
-        return json_response({"status": "ok", "models_ready": []})
+        return _answer(status="ok", models_ready=[])
     failed = next((model for model in status.models if model.state == "failed"), None)
     return _unhealthy(f"The model {failed.name} failed: {failed.reason}" if failed else "No model is loaded, and LOAD_ON_DEMAND is off.")
 
 
+def _answer(status: str, **more: object) -> flask.Response:
+    """Which models there are is not for everybody where there are keys."""
+    key = asker()
+    knows = not service().keyring.configured if key is None else not key.models
+    return json_response({"status": status, **(more if knows else {})})
+
+
 def _unhealthy(reason: str, status: str = "unavailable") -> flask.Response:
-    response = json_response({"status": status, "reason": reason})
+    response = _answer(status=status, reason=reason)
     response.status_code = 503
     response.headers["Retry-After"] = "2"
     return response
 
 
 @blueprint.get("/v1/system/status")
+@needs("monitor")
 def system_status() -> flask.Response:
     status = service().manager.status(detail=True)
     return json_response(

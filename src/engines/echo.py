@@ -53,8 +53,12 @@ class EchoEngine(Engine):
         due = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
         token = _likeliest(due, sampling.logit_bias)
         if job.grammar:
-            token = _nearest(token, job.grammar.allowed())
-            job.grammar.accept(token)
+            try:
+                token = _nearest(token, job.grammar.allowed())
+                job.grammar.accept(token)
+            except EngineError as error:
+                del self._running[job.id]
+                return Step(job_id=job.id, cached_tokens=None if drawn else 0, error=error)
         drawn += 1
         self._generated += 1
         may_end = at >= sampling.min_tokens

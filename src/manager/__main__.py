@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from src import logs, rundir
+from src.manager.clean import keep_clean
 from src.manager.downloads import Downloads
 from src.manager.health import keep_informed
 from src.manager.manager import Manager, load_default
@@ -48,6 +49,7 @@ async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) ->
         asyncio.create_task(_load_and_greet(manager, url)),
         asyncio.create_task(_log_metrics(reporter)),
         asyncio.create_task(watch(manager)),
+        asyncio.create_task(keep_clean(settings)),
         asyncio.create_task(_notice_orphaned(parent, stopping)),
     ]
     if notifier:
@@ -61,15 +63,18 @@ async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) ->
 
 async def _load_and_greet(manager: Manager, url: str) -> None:
     ready = await load_default(manager)
-    if ready:
-        print(_banner(ready, url), flush=True)
+    if ready and manager.settings.log_format == "json":
+        logs.app.info("Ready: {} serves {} with {}", url, ready.model, ready.engine)
+    elif ready:
+        print(_banner(ready, url, manager.settings), flush=True)
 
 
-def _banner(ready: ModelReady, url: str) -> str:
+def _banner(ready: ModelReady, url: str, settings: Settings) -> str:
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if settings.has_keys else ""
     body = f'{{"model": "{ready.model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
     return (
         f"\nReady: {url}/v1   model: {ready.model}   engine: {ready.engine}\n"
-        f"Try:   curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"Try:   curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n"
     )
 
 

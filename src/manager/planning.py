@@ -101,7 +101,7 @@ class Planner:
         )
 
     def environ(self) -> dict[str, str]:
-        """Of a runner's process."""
+        """Of a runner's process: no secrets, which it has no use for."""
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
         return {
             **os.environ,

@@ -80,16 +80,26 @@ class Reporter:
     async def log_metrics(self) -> None:
         """One line a process and a model to system_metrics.log."""
         for use in self._processes.sample(self._manager.fleet.runners()):
-            logs.metrics.info(
-                "process={} pid={} model={} cpu_percent={} rss_mb={} threads={}",
-                use.name, use.pid, use.model or "-", use.cpu_percent, use.rss_bytes // 2**20, use.threads,
-            )  # fmt: skip
+            logs.write(
+                logs.metrics,
+                process=use.name,
+                pid=use.pid,
+                model=use.model,
+                cpu_percent=use.cpu_percent,
+                rss_mb=use.rss_bytes // 2**20,
+                threads=use.threads,
+            )
         for model in self._manager.fleet.ready():
             if stats := await model.stats():
-                logs.metrics.info(
-                    "model={} running={} waiting={} tokens_per_second={} kv_used={} kv_total={}",
-                    model.entry.name, stats.running, stats.waiting, stats.tokens_per_second, stats.kv_used, stats.kv_total,
-                )  # fmt: skip
+                logs.write(
+                    logs.metrics,
+                    model=model.entry.name,
+                    running=stats.running,
+                    waiting=stats.waiting,
+                    tokens_per_second=stats.tokens_per_second,
+                    kv_used=stats.kv_used,
+                    kv_total=stats.kv_total,
+                )
 
     async def _state(self, entry: ModelEntry, detail: bool) -> ModelState:
         manager = self._manager

@@ -27,6 +27,7 @@ from src.runner.server import RunnerServer
 from src.sampling import SamplingParams
 from src.settings import Settings
 from src.spec import RunnerSpec
+from src.text.grammar import Limits
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer, Tokenizer
 
@@ -35,11 +36,12 @@ ENGINE_DEAD = 70  # exit status, for the manager's log; EX_SOFTWARE of sysexits.
 
 def main() -> None:
     spec = msgspec.json.decode(sys.argv[1], type=RunnerSpec)
-    logs.configure(Settings.load(), "runner")
+    settings = Settings.load()
+    logs.configure(settings, "runner")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
     _end_with_the_manager()
     report = _take_stdout()
-    sys.exit(asyncio.run(_serve(spec, report)))
+    sys.exit(asyncio.run(_serve(spec, _grammar_limits(settings), report)))
 
 
 def _take_stdout() -> int:
@@ -64,13 +66,13 @@ def _end_with_the_manager() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-async def _serve(spec: RunnerSpec, report: int) -> int:
+async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     began = time.monotonic()
     loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:
@@ -89,6 +91,7 @@ async def _serve(spec: RunnerSpec, report: int) -> int:
     await draining.wait()
     await server.drain()
     loop.close()
+    generator.close()
     tokenizer.close()
     return 0
 
@@ -106,6 +109,10 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
     return RunnerReady(
         context_length=engine.context_length, device=engine.device, engine_version=version(spec.engine), load_seconds=round(seconds, 2)
     )
+
+
+def _grammar_limits(settings: Settings) -> Limits:
+    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds)
 
 
 def _tell(report: int, message: Message) -> None:

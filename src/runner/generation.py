@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +16,7 @@ from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
 from src.sampling import nth_seed
 from src.text.channels import PlainText
+from src.text.grammar import GrammarCompiler, Limits, source_of
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
 
@@ -28,6 +30,7 @@ class _Answer:
     prompt: list[int]
     choice: Choice
     first: bool  # of its prompt's choices
+    grammar: Grammar | None
     job_id: int | None = None  # None: it needs none
     cached_tokens: int = 0
 
@@ -44,11 +47,25 @@ class _Clock:
 class Generator:
     """Turns requests into jobs and steps into events, for one loaded model."""
 
-    def __init__(self, loop: EngineLoop, tokenizer: Tokenizer, template: ChatTemplate | None, context_length: int) -> None:
+    def __init__(
+        self,
+        loop: EngineLoop,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        context_length: int,
+        grammar_limits: Limits | None = None,
+    ) -> None:
         self._loop = loop
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
+        self._grammars = GrammarCompiler(tokenizer, grammar_limits)
+        self._compiling = ThreadPoolExecutor(1, "grammar")  # of its own: one that takes seconds keeps no prompt from being encoded
+
+    def close(self) -> None:
+        """No request may be running."""
+        self._compiling.shutdown()
+        self._grammars.close()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
@@ -56,8 +73,14 @@ class Generator:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
+        grammars = await self._compile(request)
         answers = [
-            _Answer(prompt, Choice(index * request.n + choice, request, self._tokenizer, PlainText()), first=choice == 0)
+            _Answer(
+                prompt,
+                Choice(index * request.n + choice, request, self._tokenizer, PlainText()),
+                first=choice == 0,
+                grammar=grammars[index * request.n + choice],
+            )
             for index, prompt in enumerate(prompts)
             for choice in range(request.n)
         ]
@@ -129,7 +152,6 @@ class Generator:
         if choice.finish:
             return
         sampling = msgspec.structs.replace(request.sampling, seed=nth_seed(request.sampling.seed, choice.index))
-        grammar = self._grammar(request, known)
         answer.job_id = self._loop.submit(
             lambda id: Job(
                 id=id,
@@ -137,16 +159,27 @@ class Generator:
                 prompt_tokens=len(prompt),
                 max_tokens=most - len(known),
                 sampling=sampling,
-                grammar=grammar,
+                grammar=answer.grammar,
                 key=request.key,
             ),
             mailbox,
         )
 
-    def _grammar(self, request: Generate, known: list[int]) -> Grammar | None:
-        if request.constraint:
-            raise UnsupportedField("Structured output is not supported yet.", request.constraint.param)
-        return None
+    async def _compile(self, request: Generate) -> list[Grammar | None]:
+        """A grammar for each choice, behind the tokens that are known of it; None where it may say anything. Raises InvalidSchema."""
+        count = request.n * len(request.prompts)
+        constraint = request.constraint
+        if constraint is None:
+            return [None] * count
+        for param in ("ignore_eos", "min_tokens"):
+            if getattr(request.sampling, param):
+                raise InvalidValue(f"{param} cannot go with {constraint.param}, which says where the answer ends.", param)
+        source = await asyncio.to_thread(source_of, constraint.form, constraint.source, self._grammars.limits, constraint.param)
+        thread = None if self._grammars.knows(source) else self._compiling
+        known = request.resume or [[]] * count
+        return await asyncio.get_running_loop().run_in_executor(
+            thread, lambda: [self._grammars.compile(source, tokens, constraint.param) for tokens in known]
+        )
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")

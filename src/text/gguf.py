@@ -44,6 +44,7 @@ class GGUFTokenizer(Tokenizer):
             self.close()
             raise ModelLoadFailed(f"{name} holds no vocabulary: a text model's GGUF is needed")
         self.vocab_size = ll.llama_vocab_n_tokens(self._vocab)
+        self.end_tokens = tuple(token for token in range(self.vocab_size) if ll.llama_vocab_is_eog(self._vocab, token))
         bos = ll.llama_vocab_bos(self._vocab)
         self.bos_token = bos if bos >= 0 and ll.llama_vocab_get_add_bos(self._vocab) else None
         self.bos_text = self._text(bos)

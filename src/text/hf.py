@@ -46,7 +46,16 @@ class HFTokenizer(Tokenizer):
             token.content for token in self._added.values() if token.special or MARKER.fullmatch(token.content) if token.content
         )
         self.chat_template = _chat_template(folder, config)
+        self.end_tokens = self._find_end_tokens(folder)
         self._lead_tokens = self._count_lead_tokens()
+
+    def _find_end_tokens(self, folder: Path) -> tuple[int, ...]:
+        """All that the folder's files name: chat models often have one in each of two files."""
+        ids = {self._vocabulary.token_to_id(self.eos_text)}
+        for name in ("config.json", "generation_config.json"):
+            stated = _read_json(folder / name).get("eos_token_id")
+            ids |= set(stated) if isinstance(stated, list) else {stated}
+        return tuple(sorted(id for id in ids if id is not None))
 
     def _wants_bos(self, config: dict[str, Any]) -> bool:
         """As the configuration says, else if the vocabulary's own post-processor adds one."""

@@ -10,6 +10,7 @@ class Tokenizer(ABC):
     """One model's vocabulary. Any thread may use it; the one that closes it must be the last."""
 
     vocab_size: int
+    end_tokens: tuple[int, ...]  # any of them ends an answer, as for the engine that runs the model
     bos_token: int | None  # None where the model was trained without
     bos_text: str  # what a chat template writes for it; "" where there is none
     eos_text: str
@@ -69,6 +70,7 @@ class ByteTokenizer(Tokenizer):
     END_TEXT = "<|end|>"
 
     vocab_size = 257
+    end_tokens = (END,)
     bos_token = None
     bos_text = ""
     eos_text = END_TEXT

@@ -154,7 +154,7 @@ def test_a_server_that_others_can_reach_refuses_downloads():
     address = own_address()
     if not address or address.startswith("127."):
         pytest.skip("this machine has no other address")
-    with Server(INFERENCE_ENGINE="echo", HOST="0.0.0.0") as server:
+    with Server(INFERENCE_ENGINE="echo", HOST="0.0.0.0", ALLOW_UNAUTHENTICATED="true") as server:
         url = f"http://{address}:{server.port}/v1/models/download"
         response = httpx.post(url, json={"repo": REPO}, timeout=10)
         assert (response.status_code, response.json()["error"]["code"]) == (403, "operator_only")

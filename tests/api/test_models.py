@@ -197,7 +197,7 @@ def get_raw(server: Server, path: str) -> tuple[int, bytes]:
     """As it is: a client library would tidy the path up."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         target = path.encode().replace(b" ", b"%20").replace(b"\0", b"%00")
-        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b""
         with contextlib.suppress(ConnectionResetError):  # the rest of a line that is too long is not read
             while received := connection.recv(65536):

@@ -23,7 +23,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 ENDLESS = {**HELLO, "ignore_eos": True}
 OWN_ID = re.compile(r"[0-9a-f]{32}")
 FIELDS = ("model", "status", "error", "tokens_in", "tokens_out", "queue_ms", "ttft_ms", "total_ms")
-LINE = re.compile(r"id=(?P<id>\S+) key=- route='(?P<route>.*)' " + " ".join(rf"{name}=(?P<{name}>\S+)" for name in FIELDS) + "$")
+LINE = re.compile(r"id=(?P<id>\S+) key=- client=\S+ route='(?P<route>.*)' " + " ".join(rf"{name}=(?P<{name}>\S+)" for name in FIELDS) + "$")
 
 
 def check_error(response: httpx.Response, status: int, code: str, param: str | None = None, told: str = "") -> dict:
@@ -141,7 +141,7 @@ def test_a_chat_may_be_followed_by_the_next_request_before_it_is_answered(server
     body = json.dumps(HELLO).encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(
-            raw_post(f"Content-Length: {len(body)}") + body + b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            raw_post(f"Content-Length: {len(body)}") + body + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )
         answers = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b"user: hello" in answers
@@ -336,7 +336,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_those_there_are(http, pat
     "path", ["gpt-4", "../x", "..", "%2e%2e%2fx", "%2Fetc%2Fpasswd", "/etc/passwd", "%00", "echo%00", "%ff%fe", "%0d%0aX:y", "x" * 3000]
 )
 def test_a_model_name_in_an_address_is_only_a_name(server, path):
-    response = raw(server, f"GET /v1/models/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    response = raw(server, f"GET /v1/models/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     code = response.json()["error"]["code"]
     assert code in ("model_not_found", "not_found")
     check_error(response, 404, code, "model" if code == "model_not_found" else None)
@@ -446,16 +446,16 @@ def test_a_body_that_comes_too_slowly_is_given_up(server):
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 65536 + b"\r\n\r\n", 431, "headers_too_large"),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: " + b"a" * 10_000 + b"\r\n\r\n", 431, "headers_too_large"),
-        (b"GET /" + b"a" * 5120 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
-        (b"GET /v1/models/" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 65536 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: " + b"a" * 10_000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /" + b"a" * 5120 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "uri_too_long"),
+        (b"GET /v1/models/" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "uri_too_long"),
         (b"nonsense\r\n\r\n", 400, "invalid_http"),
         (b"GET /health HTTP/9\r\n\r\n", 400, "invalid_http"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "invalid_http"),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", 400, "invalid_http"),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\r\n b\r\n\r\n", 400, "invalid_http"),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: a\nSet-Cookie: b\r\n\r\n", 400, "invalid_http"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n", 400, "invalid_http"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: a\r\n b\r\n\r\n", 400, "invalid_http"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: a\nSet-Cookie: b\r\n\r\n", 400, "invalid_http"),
         (raw_post("Content-Length: 5,5") + b"hello", 400, "invalid_http"),
         (raw_post("Content-Length: -1") + b"hello", 400, "invalid_http"),
         (raw_post("Content-Length: 2", "Transfer-Encoding: chunked") + b"{}", 400, "invalid_http"),

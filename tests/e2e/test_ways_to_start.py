@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from src.settings import ROOT
+from tests.e2e.test_https import make_certificate
 from tests.server import PLAIN_GUNICORN, Server, assert_gone, free_port, wait_until
 
 
@@ -77,6 +78,79 @@ def test_a_wrong_setting_stops_every_way_to_start_with_one_line():
         assert done.returncode == 2, command
         assert done.stderr.count("\n") == 1, done.stderr
         assert "WORKERS='many' is wrong: expected a valid integer" in done.stderr
+
+
+ELSEWHERE = PLAIN_GUNICORN.replace("127.0.0.1", "0.0.0.0")
+
+
+def refusal(command: str, **environ: object) -> str:
+    """The one line of a start that is refused."""
+    environ = {"PORT": free_port(), "INFERENCE_ENGINE": "echo", "LOG_DIR": "/nowhere", **environ}
+    words = command.format(port=environ["PORT"]).split()
+    environ = {**os.environ, **{name: str(value) for name, value in environ.items()}}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "[INFO]" not in line]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("command", "host"),
+    [("run.py", "0.0.0.0"), ("run.py", "::"), ("-m src.api.app", "0.0.0.0"), (ELSEWHERE, ""), (PLAIN_GUNICORN + " --bind 0.0.0.0:0", "")],
+)
+def test_without_keys_no_way_to_start_listens_where_other_machines_reach_it(command, host):
+    line = refusal(command, HOST=host)
+    assert "can be reached by other machines, and there are no API keys. Set API_KEYS_FILE" in line
+    assert "ALLOW_UNAUTHENTICATED=true" in line
+
+
+@pytest.mark.parametrize("setting", [{"API_KEY": "k", "key": "k"}, {"ALLOW_UNAUTHENTICATED": "true"}])
+@pytest.mark.parametrize("command", ["run.py", ELSEWHERE])
+def test_with_keys_or_with_leave_it_does(command, setting):
+    with Server(command=command, HOST="0.0.0.0", INFERENCE_ENGINE="echo", **setting) as server:
+        assert server.client().models.list().data[0].id == "echo"
+
+
+def test_a_socket_that_was_handed_over_is_looked_at_too():
+    """As systemd does it: Gunicorn then listens there, whatever HOST says."""
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        environ = {**os.environ, "INFERENCE_ENGINE": "echo", "LOG_DIR": "/nowhere", "PORT": str(free_port()), "LISTEN_FDS": "1"}
+        # The process has to be the one that LISTEN_PID names, and the socket its file 3.
+        script = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid())"
+        script += "; os.execv(sys.executable, [sys.executable, 'run.py'])"
+        words = [sys.executable, "-c", script, str(listener.fileno())]
+        done = subprocess.run(words, cwd=ROOT, env=environ, pass_fds=[listener.fileno()], capture_output=True, text=True, timeout=60)
+        port = listener.getsockname()[1]
+    assert done.returncode == 2, done.stderr
+    assert f"0.0.0.0:{port} can be reached by other machines" in done.stderr
+
+
+def test_a_wrong_file_of_keys_or_secret_stops_the_start_with_one_line(tmp_path):
+    path = tmp_path / "file"
+    assert "Make a first key: scripts/manage_keys.py add NAME" in refusal("run.py", API_KEYS_FILE=path)
+    path.write_text("secret")
+    path.chmod(0o644)
+    for setting in ("API_KEYS_FILE", "API_KEY_FILE", "RATE_LIMIT_STORAGE_FILE"):
+        line = refusal("run.py", **{setting: path})
+        assert f"{setting}=" in line
+        assert "others may use it (mode 0644). Run: chmod 600" in line
+    path.chmod(0o600)
+    assert "API_KEYS_FILE=" in refusal(PLAIN_GUNICORN, API_KEYS_FILE=path)
+    assert "expected it to hold an address" in refusal("run.py", RATE_LIMIT_STORAGE_FILE=path)
+    assert "secret" not in refusal("run.py", RATE_LIMIT_STORAGE="redis//:secret@x")
+
+
+def test_a_certificate_that_cannot_serve_stops_the_start_with_one_line(tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    other, _ = make_certificate(tmp_path / "other")
+    assert "TLS_CERTFILE is set and TLS_KEYFILE is not" in refusal("run.py", TLS_CERTFILE=certificate)
+    assert "are no certificate with its private key" in refusal("run.py", TLS_CERTFILE=other, TLS_KEYFILE=key)
+    assert "are no certificate with its private key" in refusal("run.py", TLS_CERTFILE=tmp_path / "none", TLS_KEYFILE=key)
+    key.chmod(0o644)
+    assert "others may use it" in refusal("run.py", TLS_CERTFILE=certificate, TLS_KEYFILE=key)
 
 
 def test_ctrl_c_leaves_nothing_behind():

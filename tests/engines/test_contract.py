@@ -1,5 +1,8 @@
 """The engine contract, once for every engine installed here. A claim holds for all of them or it is no contract."""
 
+import math
+
+import msgspec
 import pytest
 
 from src.engines import load_engine, why_not
@@ -41,12 +44,48 @@ def job(id: int, *, length: int = 12, max_tokens: int = 8, start: int = 40, **sa
     return Job(id=id, tokens=tokens, prompt_tokens=length, max_tokens=max_tokens, sampling=SamplingParams(**sampling))
 
 
+END = {"echo": 256, "llama_cpp": 2, "mlx": 2}  # a token that ends an answer
+VOCABULARY = {"echo": 264, "llama_cpp": 49_152, "mlx": 49_152}
+
+
+@pytest.fixture
+def end(request):
+    return END[request.node.callspec.params["engine"]]
+
+
+class Rails:
+    """A grammar that allows these tokens at each place, and then an end token alone."""
+
+    source = ""
+
+    def __init__(self, places: list[set[int]], end: int, at: int = 0, fails_at: int | None = None) -> None:
+        self._places, self._at, self._fails_at = [*places, {end}], at, fails_at
+
+    def allowed(self) -> bytes:
+        if self._at == self._fails_at:
+            raise EngineError("too complex")
+        mask = bytearray(max(VOCABULARY.values()) // 8)
+        for token in self._places[self._at]:
+            mask[token // 8] |= 1 << token % 8
+        return bytes(mask)
+
+    def accept(self, token: int) -> None:
+        if token not in self._places[self._at]:
+            raise EngineError(f"{token} is not allowed at {self._at}")
+        self._at += 1
+
+
+def on_rails(grammar: Rails, id: int = 1, **fields) -> Job:
+    return msgspec.structs.replace(job(id, **{"max_tokens": 20, "ignore_eos": False, **fields}), grammar=grammar)
+
+
 class Run:
     """The steps of some jobs, till all are through."""
 
     def __init__(self, engine, jobs, cancel_at: dict[int, int] | None = None) -> None:
         self.tokens = {job.id: [] for job in jobs}
-        self.finish, self.cached, self.order = {}, {}, []
+        self.finish, self.cached, self.order, self.errors = {}, {}, [], {}
+        self.logprobs = {job.id: [] for job in jobs}
         for job in jobs:
             engine.add(job)
         count = 0
@@ -61,6 +100,9 @@ class Run:
                 if step.token is not None:
                     self.tokens[step.job_id].append(step.token)
                     self.order.append(step.job_id)
+                    self.logprobs[step.job_id].append(step.logprobs)
+                if step.error:
+                    self.errors[step.job_id] = self.finish[step.job_id] = step.error
                 if step.finish:
                     self.finish[step.job_id] = step.finish
             for id, at in (cancel_at or {}).items():
@@ -228,3 +270,126 @@ def test_a_prompt_seen_before_is_answered_the_same_and_mostly_from_the_cache(eng
     second = Run(engine, [job(2, length=200, start=43, temperature=0.0, max_tokens=16)])
     assert first.tokens[1] == second.tokens[2]
     assert second.cached[2] == 199, "all but the token whose logits are needed"
+
+
+def test_logprobs_come_with_every_token_of_the_jobs_that_want_them(engine):
+    run = Run(engine, [job(1, max_tokens=6, logprobs=0), job(2, start=50, max_tokens=6)])
+    assert [len(run.logprobs[1]), None in run.logprobs[1]] == [6, False]
+    assert all(one.top == [] and one.drawn <= 0 for one in run.logprobs[1])
+    assert run.logprobs[2] == [None] * 6
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_logprobs_are_those_of_a_distribution_and_greedy_takes_the_first(engine):
+    run = Run(engine, [job(1, temperature=0.0, max_tokens=4, logprobs=49_151), job(2, temperature=1.2, max_tokens=4, logprobs=20)])
+    for token, one in zip(run.tokens[1], run.logprobs[1], strict=True):
+        values = [logprob for _, logprob in one.top]
+        assert one.top[0] == (token, one.drawn)
+        assert values == sorted(values, reverse=True)
+        assert len({token for token, _ in one.top}) == 49_151
+        assert math.isclose(sum(math.exp(value) for value in values), 1, abs_tol=1e-3)
+    for token, one in zip(run.tokens[2], run.logprobs[2], strict=True):
+        assert len(one.top) == 20
+        assert one.drawn == pytest.approx(dict(one.top)[token]) if token in dict(one.top) else one.drawn <= one.top[-1][1]
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_logprobs_are_the_models_own_whatever_bends_the_draw(engine, end):
+    def first(job: Job):
+        return Run(engine, [job]).logprobs[1][0].top
+
+    plain = first(job(1, max_tokens=1, logprobs=5))
+    for rules in (
+        {"temperature": 0.3},
+        {"logit_bias": {plain[0][0]: -100.0}},
+        {"repetition_penalty": 1.9},
+        {"min_tokens": 3},
+        {"top_k": 2},
+    ):
+        bent = first(job(1, max_tokens=1, logprobs=5, **rules))
+        assert [token for token, _ in bent] == [token for token, _ in plain], rules
+        assert [logprob for _, logprob in bent] == pytest.approx([logprob for _, logprob in plain], abs=1e-3), rules
+    railed = first(on_rails(Rails([{61}], end), max_tokens=1, logprobs=5))
+    assert [token for token, _ in railed] == [token for token, _ in plain]
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_a_bias_forces_a_token_or_forbids_it(engine):
+    forced = Run(engine, [job(1, max_tokens=5, logit_bias={77: 100.0})]).tokens[1]
+    assert forced == [77] * 5
+    greedy = Run(engine, [job(1, temperature=0.0, max_tokens=8)]).tokens[1]
+    without = Run(engine, [job(1, temperature=0.0, max_tokens=8, logit_bias={greedy[2]: -100.0})]).tokens[1]
+    assert greedy[2] not in without
+    assert len(without) == 8
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_a_bias_is_its_own_jobs_alone(engine):
+    alone = Run(engine, [job(1, temperature=0.0)]).tokens[1]
+    together = Run(engine, [job(1, temperature=0.0), job(2, max_tokens=4, logit_bias={77: 100.0})])
+    assert together.tokens == {1: alone, 2: [77] * 4}
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_an_answer_cannot_end_before_min_tokens(engine, end):
+    eager = {"ignore_eos": False, "logit_bias": {end: 100.0}, "max_tokens": 20}
+    assert Run(engine, [job(1, **eager)]).tokens[1] == [end]
+    run = Run(engine, [job(1, **eager, min_tokens=5)])
+    assert len(run.tokens[1]) == 6
+    assert run.tokens[1].index(end) == 5
+    assert run.finish[1] == "stop"
+
+
+def test_a_stop_token_ends_the_answer_and_no_other_ones(engine):
+    plain = Run(engine, [job(1, temperature=0.0, max_tokens=10)]).tokens[1]
+    place = plain.index(plain[4])
+    run = Run(engine, [job(1, temperature=0.0, max_tokens=10, stop_tokens=[plain[4]]), job(2, temperature=0.0, max_tokens=10)])
+    assert run.tokens == {1: plain[: place + 1], 2: plain}
+    assert run.finish == {1: "stop", 2: "length"}
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_min_tokens_keep_stop_tokens_back_too(engine):
+    run = Run(engine, [job(1, max_tokens=10, logit_bias={77: 100.0}, stop_tokens=[77], min_tokens=3)])
+    assert len(run.tokens[1]) == 4
+    assert run.tokens[1].index(77) == 3
+
+
+def test_a_job_with_a_grammar_draws_only_what_it_allows_and_ends_where_it_must(engine, end):
+    places = [{60 + index, 70 + index, 80 + index} for index in range(8)]
+    run = Run(engine, [on_rails(Rails(places, end), temperature=1.5)])
+    assert not run.errors
+    assert len(run.tokens[1]) == 9
+    assert all(token in place for token, place in zip(run.tokens[1], [*places, {end}], strict=True))
+    assert run.finish[1] == "stop"
+
+
+def test_an_answer_cannot_end_where_its_grammar_does_not(engine, end):
+    eager = {"logit_bias": {end: 100.0}, "temperature": 0.0}
+    assert len(Run(engine, [on_rails(Rails([{60}, {61}, {62}], end), **eager)]).tokens[1]) == 4
+
+
+def test_a_grammar_is_its_own_jobs_alone(engine, end):
+    alone = Run(engine, [job(1, temperature=0.0), job(2, start=50, temperature=0.0)])
+    places = [{60 + index} for index in range(6)]
+    others = [on_rails(Rails(places, end), id=id, start=40 + id) for id in (3, 4)]
+    run = Run(engine, [others[0], job(1, temperature=0.0), others[1], job(2, start=50, temperature=0.0)])
+    assert {id: run.tokens[id] for id in (1, 2)} == alone.tokens
+    assert run.tokens[3] == run.tokens[4] == [60, 61, 62, 63, 64, 65, end]
+
+
+def test_a_job_resumed_with_its_grammar_goes_on_with_the_same_tokens(engine, end):
+    places = [set(range(60 + index, 90 + index)) for index in range(12)]
+    whole = Run(engine, [on_rails(Rails(places, end), seed=5, temperature=1.5)]).tokens[1]
+    assert len(whole) == 13
+    first = on_rails(Rails(places, end, at=7), seed=5, temperature=1.5)
+    rest = msgspec.structs.replace(first, tokens=first.tokens + whole[:7], max_tokens=13)
+    assert Run(engine, [rest]).tokens[1] == whole[7:]
+
+
+@pytest.mark.parametrize("fails_at", [0, 3])
+def test_a_grammar_that_fails_fails_its_job_alone(engine, end, fails_at):
+    run = Run(engine, [on_rails(Rails([{60}] * 8, end, fails_at=fails_at)), job(2, start=50, max_tokens=10)])
+    assert set(run.errors) == {1}
+    assert len(run.tokens[1]) <= fails_at
+    assert len(run.tokens[2]) == 10

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from src.api.schema.admin import KeyRequest, LogLevelRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
 from src.api.schema.fields import Strict, validate
@@ -14,7 +15,9 @@ __all__ = [
     "CompletionRequest",
     "DownloadRequest",
     "GenerationRequest",
+    "KeyRequest",
     "LoadRequest",
+    "LogLevelRequest",
     "SwitchRequest",
     "UnloadRequest",
     "parse",

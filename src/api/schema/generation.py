@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, StringConstraints, field_validator
 
+from src.api.schema.constraint import ConstraintFields
 from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, Strict
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
@@ -29,7 +30,7 @@ LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], 
 MAX_CHOICES = 128
 
 
-class GenerationRequest(Strict):
+class GenerationRequest(ConstraintFields):
     """What chat and text completions share. A field that is null counts as not there, as in OpenAI's API."""
 
     model: Annotated[str, StringConstraints(min_length=1)] | None = None
@@ -80,6 +81,7 @@ class GenerationRequest(Strict):
             max_tokens=max_tokens,
             stop=stop,
             include_stop=bool(self.include_stop_str_in_output),
+            constraint=self.constraint(),
             **fields,
         )
 

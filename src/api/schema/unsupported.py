@@ -12,7 +12,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "prediction": (None,),
@@ -21,11 +20,8 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "verbosity": (None,),
     "suffix": (None, ""),
     "bad_words": (None, []),
-    "guided_json": (None,),
-    "guided_regex": (None,),
-    "guided_choice": (None,),
-    "guided_grammar": (None,),
-    "structured_outputs": (None,),
+    "guided_whitespace_pattern": (None,),
+    "guided_decoding_backend": (None,),
     "grammar": (None, ""),
     "json_schema": (None,),
     "chat_template": (None,),
@@ -39,9 +35,15 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "xtc_probability": (None, 0, 0.0),
 }
 
+INSTEAD = {
+    "grammar": "Use guided_grammar, which takes Lark.",  # llama-server's, which takes GBNF
+    "json_schema": "Use response_format with the type json_schema.",  # llama-server's too
+}
+
 
 def refuse_unsupported(body: dict[str, Any]) -> None:
     for name, neutral in UNSUPPORTED.items():
         # By type too: False == 0 and True == 1 in Python, and n=true is a mistake.
         if name in body and not any(body[name] == value and type(body[name]) is type(value) for value in neutral):
-            raise UnsupportedField(f"{name} is not supported by this server with the value given. Leave it out.", param=name)
+            advice = INSTEAD.get(name, "Leave it out.")
+            raise UnsupportedField(f"{name} is not supported by this server with the value given. {advice}", param=name)

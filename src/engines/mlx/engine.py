@@ -4,10 +4,11 @@ import time
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator
+from mlx_lm.generate import BatchGenerator, StopSequences
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
 from src.engines.budget import PrefillBudget
+from src.engines.mlx.mask import Mask
 from src.engines.mlx.model import LoadedModel
 from src.engines.mlx.prefixes import Cache, Prefixes, cut, usable
 from src.engines.mlx.sampler import BatchSampler, Row
@@ -30,6 +31,8 @@ class _Sequence:
         self.todo = len(job.tokens)  # tokens to be computed before the next one can be drawn
         self.cached: int | None = None  # prompt tokens that were not computed anew
         self.told = False  # whether a step has carried `cached`
+        self.mask = Mask(job.grammar) if job.grammar else None
+        self.row: Row  # made when it starts, and again where it has to start again
 
     @property
     def tokens(self) -> list[int]:
@@ -135,7 +138,6 @@ class MLXEngine(Engine):
         self._sampler = BatchSampler(self._model.end_tokens)
         self._generator = BatchGenerator(
             self._model.model,
-            stop_tokens=[[token] for token in self._model.end_tokens],
             sampler=self._sampler,
             completion_batch_size=self._model.slots,
             prefill_batch_size=self._model.prompts_together,
@@ -182,12 +184,14 @@ class MLXEngine(Engine):
     def _start(self, sequence: _Sequence) -> None:
         tokens, job = sequence.tokens, sequence.job
         cache, known = self._find_prefix(tokens[:-1])  # the last token is always computed: the first draw needs its logits
+        sequence.row = Row(self._sampler, job.sampling, job.prompt_tokens, len(job.tokens), sequence.mask)
         (uid,) = self._generator.insert(
             [tokens[known:]],
             max_tokens=[min(job.max_tokens - len(sequence.drawn), self.context_length - len(tokens))],
             caches=[cache],
             all_tokens=[tokens[:known]],
-            logits_processors=[[Row(self._sampler, job.sampling, job.prompt_tokens)]],
+            logits_processors=[[sequence.row]],
+            stop_sequences=[StopSequences([[token] for token in {*self._model.end_tokens, *job.sampling.stop_tokens}])],
         )
         self._running[uid] = sequence
         while len(self._prefixes) and self._needed() + self._prefixes.bytes > self._model.room:
@@ -226,13 +230,17 @@ class MLXEngine(Engine):
     def _advance(self, response: Any) -> Step:
         """A token was drawn. The generator is one step ahead: its cache holds this token already."""
         sequence = self._running[response.uid]
+        if sequence.row.error:
+            del self._running[response.uid]
+            self._generator.remove([response.uid])
+            return sequence.step(error=sequence.row.error)
         sequence.drawn.append(response.token)
         self._generated += 1
         if response.finish_reason:
             del self._running[response.uid]
             if self._reuses:
                 self._prefixes.keep(sequence.in_cache, response.prompt_cache)
-        return sequence.step(token=response.token, finish=response.finish_reason)
+        return sequence.step(token=response.token, logprobs=sequence.row.logprobs(), finish=response.finish_reason)
 
     def _free_memory(self) -> Step:
         """An allocation failed, and no cache of the batch can be trusted. The youngest job fails for it; the others start

@@ -1,29 +1,99 @@
 """Drawing one token for each row of a batch of logits, every row by its own job's rules. Knows nothing of models or caches."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from src.engines.base import Logprobs
+from src.engines.mlx.mask import Mask
+from src.errors import EngineError
 from src.sampling import SamplingParams, mix_seed
 
 
 class Row:
     """One job's logits processor. mlx-lm calls those of a batch in the order of its rows, then the batch's one sampler:
-    so the sampler learns whose row is which. What bends a single job's logits (penalties, masks) belongs here."""
+    so the sampler learns whose row is which. What bends a single job's logits (biases, masks, penalties) belongs here."""
 
-    def __init__(self, sampler: "BatchSampler", params: SamplingParams, prompt_tokens: int) -> None:
+    def __init__(
+        self, sampler: "BatchSampler", params: SamplingParams, prompt_tokens: int, known: int | None = None, mask: Mask | None = None
+    ) -> None:
+        """`known`: tokens that the job came with, prompt and completion. None: only a prompt."""
         self.params = params
         self.greedy = params.temperature == 0 or params.top_k == 1 or params.top_p == 0 or params.min_p >= 1
         self.position = 0  # of the token to be drawn
+        self.plain: mx.array | None = None  # log-probabilities (1, vocabulary) by the model alone, where the job wants them
+        self.told: deque[tuple[mx.array, mx.array, mx.array]] = deque()  # of tokens drawn: logprob; likeliest tokens, their logprobs
+        self.error: EngineError | None = None  # of the grammar: the job cannot go on
         self._sampler = sampler
         self._prompt_tokens = prompt_tokens
+        self._known = prompt_tokens if known is None else known
+        self._mask = mask
+        self._ends = {*sampler.end_tokens, *params.stop_tokens}
+        self._bias = mx.array(list(params.logit_bias)), mx.array(list(params.logit_bias.values()), mx.float32)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """`tokens` (n,) precede the one to be drawn from `logits` (1, vocabulary)."""
         self.position = tokens.shape[0]
         self._sampler.rows.append(self)
         logits = logits.astype(mx.float32)
+        if self.params.logprobs is not None:
+            self.plain = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        return self._punish(tokens, self._bend(tokens, logits))
+
+    def logprobs(self) -> Logprobs | None:
+        """Of the tokens drawn, those of the first that was not told yet."""
+        if self.params.logprobs is None:
+            return None
+        drawn, tokens, logprobs = self.told.popleft()
+        top = zip(tokens.tolist(), logprobs.tolist(), strict=True)
+        return Logprobs(drawn.item(), sorted(top, key=lambda one: (-one[1], one[0])))
+
+    def tell(self, drawn: mx.array) -> None:
+        """Remember the logprobs of the token () just drawn; they are computed with it."""
+        if self.plain is None:
+            return
+        plain, count = self.plain[0], self.params.logprobs or 0
+        tokens = mx.argpartition(-plain, count)[:count]
+        self.told.append((mx.take(plain, drawn), tokens, plain[tokens]))
+        mx.async_eval(*self.told[-1])
+
+    def _bend(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Biases and masks."""
+        allowed = self._allowed(tokens, logits) if self._mask else None
+        if self.params.logit_bias:
+            ids, biases = self._bias
+            logits = logits.at[:, ids].add(biases)
+        if self.params.ignore_eos and self._sampler.end_tokens:
+            logits[:, mx.array(self._sampler.end_tokens)] = -mx.inf
+        if self.position < self._prompt_tokens + self.params.min_tokens and self._ends:
+            logits[:, mx.array(sorted(self._ends))] = -mx.inf
+        if allowed is not None:
+            bits = np.unpackbits(np.frombuffer(allowed, np.uint8), count=logits.shape[-1], bitorder="little")
+            logits = mx.where(mx.array(bits) != 0, logits, -mx.inf)
+        return logits
+
+    def _allowed(self, tokens: mx.array, logits: mx.array) -> bytes | None:
+        """The grammar's mask; None behind a token that ends the answer. It needs the last token, for which this thread waits;
+        the model goes on with that token meanwhile, and while the mask is made."""
+        assert self._mask
+        if self.error:
+            return None
+        last = tokens[-1]
+        mx.async_eval(last)  # before the model's work on it: what is evaluated later waits for all that
+        mx.async_eval(logits)
+        count = self.position - self._known
+        try:
+            if count and last.item() in self._ends:
+                return None
+            return self._mask.behind(count, lambda: int(last.item()))
+        except EngineError as error:
+            self.error = error
+            return None
+
+    def _punish(self, tokens: mx.array, logits: mx.array) -> mx.array:
         params = self.params
         if params.repetition_penalty != 1:
             known = logits[:, tokens]
@@ -33,8 +103,6 @@ class Row:
             logits[:, completion] = logits[:, completion] - params.presence_penalty
         if completion.size and params.frequency_penalty:
             logits = logits.at[:, completion].subtract(params.frequency_penalty)  # once for each time it occurs
-        if params.ignore_eos and self._sampler.end_tokens:
-            logits[:, mx.array(self._sampler.end_tokens)] = -mx.inf
         return logits
 
 
@@ -54,6 +122,12 @@ class BatchSampler:
         """Token ids (n,) from log-probabilities (n, vocabulary)."""
         rows, self.rows = self.rows, []
         assert len(rows) == logprobs.shape[0]
+        drawn = self._draw(rows, logprobs)
+        for index, row in enumerate(rows):
+            row.tell(drawn[index])
+        return drawn
+
+    def _draw(self, rows: list[Row], logprobs: mx.array) -> mx.array:
         likeliest = mx.argmax(logprobs, axis=-1)
         if all(row.greedy for row in rows):
             return likeliest

@@ -1,0 +1,59 @@
+"""Where a request comes from: its peer, or behind trusted proxies whoever they name. Knows no key and no limit."""
+
+import ipaddress
+from collections.abc import Sequence
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_PEER_OF_SOCKET = "unix"
+
+
+class Proxies:
+    """Those whose word on where a request comes from is believed: addresses, networks, and `unix` for a socket's peer."""
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        self._trusts_sockets = _PEER_OF_SOCKET in trusted
+        self._networks = [ipaddress.ip_network(word, strict=False) for word in trusted if word != _PEER_OF_SOCKET]
+
+    def client(self, peer: str, forwarded: str) -> str:
+        """The client's address: the last in X-Forwarded-For that is no trusted proxy's. What came before it may be made up."""
+        found = address_of(peer)
+        if not self._trusts(found):
+            return str(found or _PEER_OF_SOCKET)
+        for word in reversed(forwarded.split(",")):
+            hop = address_of(word.strip())
+            if hop is None:
+                break
+            found = hop
+            if not self._trusts(hop):
+                break
+        return str(found or _PEER_OF_SOCKET)
+
+    def _trusts(self, address: Address | None) -> bool:
+        """None: the peer of a Unix socket."""
+        if address is None:
+            return self._trusts_sockets
+        return any(address in network for network in self._networks)
+
+
+def address_of(text: str) -> Address | None:
+    """An address as it stands in headers and sockets, with or without a port; None for what is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def is_loopback(text: str) -> bool:
+    found = address_of(text)
+    return found is not None and found.is_loopback
+
+
+def network_of(address: str) -> str:
+    """What one subscriber has: an IPv4 address, or a /64 of IPv6."""
+    found = address_of(address)
+    return str(ipaddress.ip_network(f"{found}/64", strict=False)) if isinstance(found, ipaddress.IPv6Address) else address

@@ -1,0 +1,72 @@
+"""The keys of this server in memory: whose key was presented. Follows the file's changes. Knows no route."""
+
+import hashlib
+import time
+from pathlib import Path
+
+from src import logs
+from src.errors import SettingsError
+from src.keys import SCOPES, Key, KeyFile, of_secret
+from src.settings import Settings
+
+LOOK_SECONDS = 1.0  # between two looks at the file
+
+
+class Keyring:
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError where keys are set and cannot be read."""
+        secret = settings.read_api_key()
+        self.configured = bool(secret or settings.api_keys_file)
+        self.file = KeyFile(settings.keys_path) if settings.api_keys_file else None
+        self._single = [of_secret(secret, name="API_KEY", scopes=list(SCOPES))] if secret else []
+        self._keys: list[Key] = list(self._single)
+        self._known: dict[bytes, Key] = {}  # by the SHA-256 of what was presented: a right key is hashed anew only once
+        self._state: object = None
+        self._look_at = 0.0
+        if self.file:
+            self._state = _state(self.file.path)
+            self._keys += self.file.read()
+            self._look_at = time.monotonic() + LOOK_SECONDS
+
+    def find(self, presented: str) -> Key | None:
+        """The key, if it is one of ours and has not expired."""
+        self._follow()
+        data = presented.encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(data).digest()
+        if (found := self._known.get(digest)) is None:
+            for key in self._keys:  # all of them, wherever the right one stands
+                if key.fits(data):
+                    found = key
+            if found:
+                self._known[digest] = found
+        return None if found is None or found.expired(time.time()) else found
+
+    def look_again(self) -> None:
+        """The file was changed by this process."""
+        self._look_at = 0.0
+
+    def _follow(self) -> None:
+        """Take over a file that has changed. One that is wrong, or gone, changes nothing: the keys before it stay in force."""
+        if self.file is None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        state = _state(self.file.path)
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._keys = self._single + self.file.read()
+        except SettingsError as error:
+            logs.app.error("The keys stay as they were: {}", error)
+            return
+        self._known = {}
+        logs.app.info("{} has changed: {} keys", self.file.path.name, len(self._keys) - len(self._single))
+
+
+def _state(path: Path) -> object:
+    """What differs once a file was changed; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode

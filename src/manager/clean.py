@@ -1,0 +1,78 @@
+"""Removes what is left behind: logs past their days, downloads that nobody goes on with, sockets' folders of servers that were killed.
+
+Touches nothing that a process holds.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from src import logs, rundir
+from src.settings import Settings
+
+CLEAN_SECONDS = 3600
+DAY = 86_400
+
+
+async def keep_clean(settings: Settings) -> None:
+    """Runs till it is cancelled."""
+    while True:
+        removed = await asyncio.to_thread(lambda: list(clean(settings)))
+        if removed:
+            logs.app.info("Removed what was left behind: {}", ", ".join(removed))
+        await asyncio.sleep(CLEAN_SECONDS)
+
+
+def clean(settings: Settings) -> Iterator[str]:
+    """Does it once. What was removed, but for logs."""
+    logs.remove_old(settings.log_path, settings.log_retention_days)
+    yield from _unfinished_downloads(settings.models_path / ".downloads", settings.temp_retention_days)
+    yield from _dead_run_dirs(Path(tempfile.gettempdir()), Path(settings.run_dir))
+
+
+def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:
+    for path in sorted(folder.glob("*/")):
+        with _held(folder / f"{path.name}.lock") as ours:
+            if ours and path.is_dir() and _age(path) > days * DAY:
+                shutil.rmtree(path, ignore_errors=True)
+                yield f"{path} (untouched for {days} days)"
+
+
+def _dead_run_dirs(folder: Path, own: Path) -> Iterator[str]:
+    """A folder without a lock is no server's, or of one that starts."""
+    for path in sorted(folder.glob("inference-*/")):
+        with contextlib.suppress(OSError):
+            if path.is_symlink() or path == own or path.stat().st_uid != os.geteuid() or not (path / "lock").exists():
+                continue
+            rundir.remove_if_unclaimed(str(path))
+            if not path.exists():
+                yield f"{path} (its server was killed)"
+
+
+@contextlib.contextmanager
+def _held(lock: Path) -> Iterator[bool]:
+    """Whether nobody else holds this lock; then we do, for as long."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _age(folder: Path) -> float:
+    """Seconds since anything in it was changed."""
+    newest = max((path.lstat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+    return time.time() - newest

@@ -1,0 +1,150 @@
+"""What web pages may do over real HTTP: no name that was made to lead here, no origin that was not named."""
+
+import httpx
+import pytest
+
+from tests.server import Server
+
+CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+APP = "https://app.example.org"
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def closed():
+    """As it comes."""
+    with Server(INFERENCE_ENGINE="echo") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One origin and one name more, and a key."""
+    settings = {"CORS_ORIGINS": f"{APP}, http://localhost:3000", "ALLOWED_HOSTS": "llm.example.org", "API_KEY": "k"}
+    with Server(INFERENCE_ENGINE="echo", key="k", **settings) as running:
+        yield running
+
+
+def ask(server: Server, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(server.url + PATH, json=CHAT, headers={"Authorization": f"Bearer {server.key}", **named}, timeout=30)
+
+
+def preflight(server: Server, origin: str, **headers: str) -> httpx.Response:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}
+    return httpx.options(server.url + PATH, headers={"Origin": origin, **asked, **headers})
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    return response.status_code, response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.com",
+        "evil.com:8001",
+        "localhost.evil.com",
+        "127.0.0.1.evil.com",
+        "localhost/v1/models?",
+        "x",
+        "0.0.0.0",
+        "10.0.0.1",
+        "localhost.",
+    ],
+)
+def test_a_name_that_was_made_to_lead_here_is_refused(closed, host):
+    assert refusal(ask(closed, Host=host)) == (403, "host_not_allowed")
+    assert httpx.get(closed.url + "/v1/models", headers={"Host": host}).status_code == 403
+    assert httpx.get(closed.url + "/health", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8001", "127.0.0.1", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:8001"])
+def test_names_of_this_machine_are_this_servers(closed, host):
+    assert ask(closed, Host=host).status_code == 200
+
+
+def test_a_name_of_the_operators_is_this_servers_too(shared):
+    assert ask(shared, Host="LLM.example.org:443").status_code == 200
+    assert refusal(ask(shared, Host="other.example.org")) == (403, "host_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.com", "http://localhost.evil.com", "http://localhost:3000", "null", "", "file://", "http://127.0.0.1:1", APP]
+)
+def test_by_default_no_page_of_another_origin_may_ask(closed, origin):
+    assert refusal(ask(closed, Origin=origin)) == (403, "origin_not_allowed")
+    assert refusal(preflight(closed, origin)) == (403, "origin_not_allowed")
+    seen = httpx.get(closed.url + "/v1/models", headers={"Origin": origin})
+    assert seen.status_code == 200
+    assert not [name for name in seen.headers if name.startswith("access-control")], "so the browser keeps it from the page"
+
+
+def test_a_page_that_this_server_itself_would_serve_may_ask(closed):
+    host = f"127.0.0.1:{closed.port}"
+    assert ask(closed, Host=host, Origin=f"http://{host}").status_code == 200
+
+
+def test_a_form_of_a_page_cannot_send_json(closed):
+    response = httpx.post(closed.url + PATH, content=b"{}", headers={"Content-Type": "text/plain"})
+    assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("origin", [APP, "http://localhost:3000"])
+def test_a_named_origin_gets_its_preflight_and_its_answer(shared, origin):
+    before = preflight(shared, origin)
+    assert (before.status_code, before.content) == (204, b"")
+    assert before.headers["access-control-allow-origin"] == origin
+    assert before.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
+    assert "POST" in before.headers["access-control-allow-methods"]
+    answer = ask(shared, Origin=origin)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert answer.headers["vary"] == "Origin"
+    assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
+
+
+def test_a_named_origin_gets_the_errors_and_streams_too(shared):
+    wrong = ask(shared, Origin=APP, Authorization="Bearer wrong")
+    assert (wrong.status_code, wrong.headers["access-control-allow-origin"]) == (401, APP)
+    body, headers = {**CHAT, "stream": True}, {"Authorization": "Bearer k", "Origin": APP}
+    stream = httpx.post(shared.url + PATH, json=body, headers=headers, timeout=30)
+    assert stream.headers["access-control-allow-origin"] == APP
+    assert stream.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://app.example.org.evil.com", "http://app.example.org", "https://app.example.org:444", "https://example.org"]
+)
+def test_only_the_exact_origin_is_named(shared, origin):
+    assert refusal(ask(shared, Origin=origin)) == (403, "origin_not_allowed")
+    assert refusal(preflight(shared, origin)) == (403, "origin_not_allowed")
+
+
+def test_a_preflight_needs_no_key_but_any_other_options_does(shared):
+    assert preflight(shared, APP).status_code == 204
+    assert httpx.options(shared.url + PATH).status_code == 401
+    assert httpx.options(shared.url + PATH, headers={"Origin": APP}).status_code == 401
+
+
+def test_header_names_of_a_preflight_are_not_echoed_where_they_are_none(shared):
+    answer = preflight(shared, APP, **{"Access-Control-Request-Headers": "a:b; <script>"})
+    assert answer.headers["access-control-allow-headers"] == "Authorization, Content-Type"
+
+
+def test_all_origins_come_without_credentials():
+    with Server(INFERENCE_ENGINE="echo", CORS_ORIGINS="*") as server:
+        answer = ask(server, Origin="https://anywhere.example")
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+        assert "access-control-allow-credentials" not in answer.headers
+        unload = httpx.post(server.url + "/v1/models/unload", json={"model_name": "echo"}, headers={"Origin": "https://anywhere.example"})
+        assert (unload.status_code, unload.json()["error"]["code"]) == (403, "operator_only")
+
+
+def test_an_id_of_a_request_cannot_bring_a_header_or_a_line(closed):
+    for given in ("a b", "a;b", "x" * 200, "é", '"', "a\tb"):
+        answer = httpx.get(closed.url + "/health", headers={"X-Request-ID": given.encode()})
+        assert answer.headers["x-request-id"] != given
+        assert len(answer.headers["x-request-id"]) == 32

@@ -1,0 +1,129 @@
+"""https by Gunicorn: with a certificate made here, curl's and OpenAI's ways, streams, clients that leave, and clients that speak no TLS."""
+
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+import time
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.server import Server, wait_until
+
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+ENDLESS = {**CHAT, "max_tokens": 10_000, "ignore_eos": True}
+
+
+def make_certificate(folder):
+    """A certificate for 127.0.0.1 and localhost that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    no_password = serialization.NoEncryption()
+    key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password))
+    key_path.chmod(0o600)
+    return certificate_path, key_path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def server(files):
+    with Server(INFERENCE_ENGINE="echo", TLS_CERTFILE=files[0], TLS_KEYFILE=files[1], API_KEY="k", key="k", ECHO_STEP_MS=5) as running:
+        yield running
+
+
+def running(server: Server) -> int:
+    return server.status()["requests"]["running"]
+
+
+def test_openais_client_gets_plain_and_streamed_answers(server):
+    client = server.client()
+    assert client.chat.completions.create(model="echo", **CHAT).choices[0].message.content == "user: hello\n"
+    stream = client.chat.completions.create(model="echo", stream=True, **CHAT)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "user: hello\n"
+
+
+def test_the_banner_tells_the_address_with_https(server):
+    assert f"Ready: https://127.0.0.1:{server.port}/v1" in wait_until(lambda: "Ready:" in server.output and server.output)
+
+
+def test_whoever_does_not_know_the_certificate_is_warned(server):
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(server.url + "/health")
+
+
+def test_old_versions_of_tls_are_refused(server):
+    context = ssl.create_default_context(cafile=server.environ["TLS_CERTFILE"])
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection, pytest.raises((ssl.SSLError, OSError)):
+        context.wrap_socket(connection, server_hostname="localhost").close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("farewell", [True, False], ids=["with a TLS farewell", "by closing"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_that_leaves_ends_its_request(server, stream, farewell, version):
+    context = ssl.create_default_context(cafile=server.environ["TLS_CERTFILE"])
+    context.minimum_version = context.maximum_version = version
+    body = httpx.Request("POST", "http://x", json={**ENDLESS, "stream": stream}).content
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nx-api-key: k\r\nContent-Length: {len(body)}\r\n"
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", server.port), timeout=10), server_hostname="localhost") as connection:
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        wait_until(lambda: running(server) == 1, 20, "its start")
+        if farewell:
+            connection.settimeout(0.01)
+            with contextlib.suppress(OSError):  # it does not wait for the server's
+                connection.unwrap()
+    wait_until(lambda: running(server) == 0, 20, "its end")
+
+
+def test_clients_that_speak_no_tls_leave_no_traceback_and_no_connection(server):
+    (gateway,) = server.pids("gateway")
+    for data in (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\xff\xff", b"", bytes(range(256))):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):
+                    pass
+    assert httpx.get(server.url + "/health", verify=server.trusted).status_code == 200
+    assert server.pids("gateway") == [gateway]
+    assert "Traceback" not in server.output + server.log("errors")
+
+
+def test_a_handshake_that_never_comes_is_given_up(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        began = time.monotonic()
+        assert connection.recv(1) == b""
+        assert time.monotonic() - began > 5
+
+
+def test_https_and_keys_on_an_address_of_other_machines(files):
+    with Server(INFERENCE_ENGINE="echo", HOST="0.0.0.0", TLS_CERTFILE=files[0], TLS_KEYFILE=files[1], API_KEY="k", key="k") as server:
+        assert server.client().models.list().data[0].id == "echo"

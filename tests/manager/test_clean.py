@@ -1,0 +1,101 @@
+"""What is left behind is removed, and what somebody holds is not."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+
+import pytest
+
+from src.manager.clean import clean
+from src.settings import ROOT, Settings
+from tests.server import Server, wait_until
+
+DAY = 86_400
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    for folder in ("tmp", "logs", "models/.downloads"):
+        (tmp_path / folder).mkdir(parents=True)
+    return Settings(models_dir=str(tmp_path / "models"), log_dir=str(tmp_path / "logs"), run_dir=str(tmp_path / "tmp" / "inference-own"))
+
+
+def download(settings: Settings, name: str, days: float):
+    folder = settings.models_path / ".downloads" / name
+    folder.mkdir()
+    (folder / "part.gguf").write_text("half")
+    for path in (folder / "part.gguf", folder):
+        os.utime(path, (time.time() - days * DAY,) * 2)
+    return folder
+
+
+def run_dir(settings: Settings, name: str):
+    folder = settings.log_path.parent / "tmp" / name
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "runner-1.sock").touch()
+    return folder
+
+
+def test_logs_past_their_days_go_also_where_nothing_is_logged(settings):
+    for ago in (29, 30, 31, 400):
+        (settings.log_path / f"errors.log.{(date.today() - timedelta(days=ago)).isoformat()}").touch()
+    (settings.log_path / "errors.log").touch()
+    list(clean(settings))
+    assert len(list(settings.log_path.iterdir())) == 3
+
+
+def test_downloads_that_nobody_goes_on_with_go(settings):
+    old, new = download(settings, "old", 8), download(settings, "new", 6)
+    assert list(clean(settings)) == [f"{old} (untouched for 7 days)"]
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_download_that_a_process_is_at_stays(settings):
+    old = download(settings, "old", 100)
+    with open(old.with_name("old.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert list(clean(settings)) == []
+        assert old.exists()
+    assert list(clean(settings)) != []
+    assert not old.exists()
+
+
+def test_folders_of_servers_that_were_killed_go_and_those_of_others_stay(settings, tmp_path):
+    dead, own, alive = run_dir(settings, "inference-dead"), run_dir(settings, "inference-own"), run_dir(settings, "inference-alive")
+    starting, other = tmp_path / "tmp" / "inference-starting", tmp_path / "tmp" / "something"
+    starting.mkdir()
+    other.mkdir()
+    (tmp_path / "tmp" / "inference-link").symlink_to(other)
+    code = "import sys; from src import rundir; rundir.claim(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(alive)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        server.stdout.readline()
+        assert list(clean(settings)) == [f"{dead} (its server was killed)"]
+    assert not dead.exists()
+    assert all(folder.exists() for folder in (own, alive, starting, other))
+
+
+def test_a_running_server_holds_its_folder_and_one_that_was_killed_leaves_it_to_the_next(tmp_path):
+    environ = {"TMPDIR": str(tmp_path)}
+    killed = Server(INFERENCE_ENGINE="echo", **environ)
+    (folder,) = tmp_path.glob("inference-*")
+    for process in [*killed.processes()][::-1]:
+        process.kill()
+    killed.process.wait()
+    assert folder.exists()
+    code = "from src.manager.clean import clean; from src.settings import Settings; print(*clean(Settings(run_dir='/nowhere')))"
+    with Server(INFERENCE_ENGINE="echo", **environ) as server:
+        wait_until(lambda: not folder.exists(), 20, "the end of the folder")
+        (own,) = tmp_path.glob("inference-*")
+        told = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=True
+        )
+        assert str(own) not in told.stdout
+        assert own.exists()
+        assert f"Removed what was left behind: {folder}" in server.log("app")

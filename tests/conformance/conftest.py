@@ -49,6 +49,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("column", columns(metafunc.config), ids=lambda name: f"on {name}", scope="session")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "server_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(400))  # the first of them has its server started
+
+
 @pytest.fixture(scope="session")
 def server_url(request: pytest.FixtureRequest, column: str) -> Iterator[str]:
     if url := request.config.getoption("--url", None):

@@ -10,6 +10,9 @@ DTYPES = {"mlx": "float32", "vllm": "bfloat16"}  # MLX on a CPU computes float32
 def serve(engine: str) -> Server:
     reason = why_not(engine)
     assert reason is None, f"{engine} cannot be tested here: {reason}"
-    settings = {"MODELS_DIR": hf_model(DTYPES[engine]).parent} if engine in DTYPES else {}
+    settings: dict[str, object] = {"MODELS_DIR": hf_model(DTYPES[engine]).parent} if engine in DTYPES else {}
     # One thread: on a machine with other work, threads that wait for each other take ten times as long.
-    return Server(INFERENCE_ENGINE=engine, CONTEXT_LENGTH=4096, MAX_PARALLEL_SEQUENCES=4, THREADS=1, ECHO_STEP_MS=1, **settings)
+    settings |= {"CONTEXT_LENGTH": 4096, "MAX_PARALLEL_SEQUENCES": 4, "THREADS": 1, "ECHO_STEP_MS": 1}
+    server = Server(INFERENCE_ENGINE=engine, wait=False, **settings)
+    server.wait_healthy(timeout=300)
+    return server

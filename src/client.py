@@ -119,7 +119,7 @@ class Exchange:
         while True:
             now = time.monotonic()
             if now >= self._deadline:
-                raise self._abort or RequestTimeout("The request took longer than REQUEST_TIMEOUT allows. Ask for fewer tokens.")
+                raise self._abort or RequestTimeout("The request took longer than its timeout or REQUEST_TIMEOUT allows. Ask for less.")
             if now >= idle_at:
                 return False
             wake_at = min(idle_at, self._deadline, now + 1 if self._look_each_second else idle_at)
@@ -192,6 +192,18 @@ class ManagerClient:
         """The runner of a model; waits while it loads, as long as the manager lets it. Raises ServiceError, ClientGone."""
         ready: ModelReady = self._ask(Resolve(model=model), deadline, client)
         return ready
+
+    def resolving(self, model: str, deadline: float, client: socket.socket | None = None) -> Generator[ModelReady | None, None, None]:
+        """The same, for who has to be told that it still waits: None every IDLE_SECONDS until it is there."""
+        exchange = self._connect(Resolve(model=model), deadline, client)
+        try:
+            while True:
+                ready = exchange.receive(ManagerEvent)
+                yield ready
+                if ready is not None:
+                    return
+        finally:
+            exchange.close()
 
     def load(self, model: str, deadline: float, client: socket.socket | None = None) -> ModelReady:
         ready: ModelReady = self._ask(Load(model=model), deadline, client)

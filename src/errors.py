@@ -18,9 +18,11 @@ ServiceError                      one refused or failed request
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
 ├── UnsupportedMediaType          415
+├── IdempotencyKeyReused          422  the key came with another request before
 ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS or a rate limit is reached
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
+├── EngineCrashed                 500  the engine died of this request, twice
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
@@ -138,6 +140,11 @@ class UnsupportedMediaType(_ClientError):
     code = "unsupported_media_type"
 
 
+class IdempotencyKeyReused(_ClientError):
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class TooManyRequests(ServiceError):
     status = 429
     type = "rate_limit_error"
@@ -150,6 +157,10 @@ class InternalError(ServiceError):
 
 class EngineError(ServiceError):
     code = "engine_error"
+
+
+class EngineCrashed(ServiceError):
+    code = "engine_crashed"
 
 
 class InsufficientMemory(EngineError):

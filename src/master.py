@@ -4,6 +4,7 @@ The master is never patched by gevent, but its workers are, after this was impor
 asyncio. State lives in the module because workers inherit it by fork.
 """
 
+import contextlib
 import errno
 import ipaddress
 import mmap
@@ -28,27 +29,60 @@ MANAGER_STOP_SECONDS = 10
 _manager: subprocess.Popen[bytes] | None = None
 _run_dir: str | None = None
 _notifier: Notifier
-_stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops
+_running: Settings | None = None  # those of this server, once it has begun
+_inherited: dict[str, str] = {}  # the environment it was started in
+_listening: list[tuple[Any, ...]] = []
+_stopping = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server stops, 2 once it stops at once
 _successions: tuple[int, int] = (-1, -1)  # a pipe that holds a byte for each worker that waits for its successor
 
 
 def load_settings() -> Settings:
-    """The settings, or one line on standard error and exit status 2, also where a file that they name is wrong."""
+    """The settings, or one line on standard error and exit status 2, also where a file that they name is wrong.
+
+    Gunicorn asks again on SIGHUP; then what is wrong is told, and what there was before counts on.
+    """
     try:
-        settings = Settings.load()
-        read_options(settings.models_path)
-        settings.read_api_key()
-        settings.read_rate_limit_storage()
-        if settings.api_keys_file:
-            KeyFile(settings.keys_path).read()
-        return settings
+        return _read_settings() if _running is None else _read_again(_running)
     except SettingsError as error:
-        _refuse(str(error))
+        if _running is None:
+            _refuse(str(error))
+        print(f"Not reloaded: {error}", file=sys.stderr, flush=True)
+        return _running
+
+
+def _read_settings() -> Settings:
+    settings = Settings.load()
+    read_options(settings.models_path)
+    settings.read_api_key()
+    settings.read_rate_limit_storage()
+    if settings.api_keys_file:
+        KeyFile(settings.keys_path).read()
+    return settings
+
+
+def _read_again(before: Settings) -> Settings:
+    """The settings for new workers: .env may have changed. The listener and RUN_DIR stay as they are. Raises SettingsError."""
+    global _running
+    of_workers = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(_inherited)  # what the master was started with, without what it added: that would win over .env
+    try:
+        kept = {name: getattr(before, name) for name in ("host", "port", "run_dir")}
+        settings = _read_settings().model_copy(update=kept)
+        if reason := _why_unguarded(settings, _listening):
+            raise SettingsError(reason)
+    except SettingsError:
+        os.environ.clear()
+        os.environ.update(of_workers)
+        raise
+    os.environ.update(settings.as_environ(secrets=True))
+    _running = settings
+    return settings
 
 
 def on_starting(server: Any) -> None:
     """Before the master listens: see that it can, then start the manager, which begins to load the model."""
-    global _manager, _run_dir, _notifier, _successions
+    global _manager, _run_dir, _notifier, _successions, _running, _inherited
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
@@ -63,10 +97,14 @@ def on_starting(server: Any) -> None:
         _run_dir = rundir.claim(settings.run_dir)
     except SettingsError as error:
         _refuse(str(error))
+    with contextlib.suppress(FileNotFoundError):  # of a server that was killed: only a manager of this one may go by it
+        os.unlink(os.path.join(_run_dir, "loaded.json"))
     _successions = os.pipe()
     os.set_blocking(_successions[0], False)
     # The workers and the manager find each other's sockets there, and all see the settings that the master saw.
-    os.environ.update(settings.model_copy(update={"run_dir": _run_dir}).as_environ(secrets=True))
+    _inherited = dict(os.environ)
+    _running = settings.model_copy(update={"run_dir": _run_dir})
+    os.environ.update(_running.as_environ(secrets=True))
     _manager = _start_manager(server)
 
 
@@ -74,12 +112,14 @@ def when_ready(server: Any) -> None:
     """Extend two of the master's own steps, for which Gunicorn has no hook."""
     # Once more, for sockets that were handed over by systemd: they are not those that the settings name.
     listening = [listener.getsockname() for listener in server.LISTENERS]
-    _see_that_guarded(Settings.load(), [name for name in listening if isinstance(name, tuple)], lambda: on_exit(server))
+    _listening[:] = [name for name in listening if isinstance(name, tuple)]
+    _see_that_guarded(Settings.load(), _listening, lambda: on_exit(server))
     stop, manage_workers = server.stop, server.manage_workers
 
     def stop_and_tell(graceful: bool = True) -> None:
         """A worker alone cannot tell that the server stops from being replaced."""
-        _stopping[0] = 1
+        _stopping[0] = max(1, _stopping[0])
+        signal.signal(signal.SIGTERM, lambda *_: _hurry(server))
         _notifier.send("STOPPING=1", "STATUS=running requests end")
         stop(graceful)
 
@@ -104,6 +144,17 @@ def on_exit(server: Any) -> None:
 
 def stopping() -> bool:
     return bool(_stopping[0])
+
+
+def stopping_at_once() -> bool:
+    return _stopping[0] == 2
+
+
+def _hurry(server: Any) -> None:
+    """Each SIGTERM after the first: streams end with an error now; with the next one without."""
+    if stopping_at_once():
+        server.SIG_QUEUE.put_nowait(signal.SIGQUIT)
+    _stopping[0] = 2
 
 
 def ask_succession() -> None:
@@ -144,14 +195,20 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
 
 
 def _see_that_guarded(settings: Settings, addresses: Sequence[tuple[Any, ...]], before_refusal: Callable[[], None] = lambda: None) -> None:
+    if reason := _why_unguarded(settings, addresses):
+        before_refusal()
+        _refuse(reason)
+
+
+def _why_unguarded(settings: Settings, addresses: Sequence[tuple[Any, ...]]) -> str | None:
     """Without keys, whoever reaches the address may use the models: nobody else's machine shall, unless the operator says so."""
     exposed = next((f"{host}:{port}" for host, port, *_ in addresses if not _is_loopback(host)), None)
-    if exposed and not settings.has_keys and not settings.allow_unauthenticated:
-        before_refusal()
-        _refuse(
-            f"{exposed} can be reached by other machines, and there are no API keys. Set API_KEYS_FILE (scripts/manage_keys.py makes "
-            "keys) or API_KEY, or listen on HOST=127.0.0.1; ALLOW_UNAUTHENTICATED=true serves everybody who reaches it."
-        )
+    if not exposed or settings.has_keys or settings.allow_unauthenticated:
+        return None
+    return (
+        f"{exposed} can be reached by other machines, and there are no API keys. Set API_KEYS_FILE (scripts/manage_keys.py makes "
+        "keys) or API_KEY, or listen on HOST=127.0.0.1; ALLOW_UNAUTHENTICATED=true serves everybody who reaches it."
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -87,10 +87,25 @@ class Settings(BaseModel):
         description="share of the memory that MLX may use: on Metal of the recommended working set, on a CPU of what is free",
     )
     echo_step_ms: float = Field(0, ge=0, le=10_000, description="milliseconds one step of the echo engine takes")
+    echo_fault: str = Field(
+        "",
+        pattern=r"^((crash|kill|stall) .+)?$",
+        description="crash, kill or stall, and a text: what the echo engine does on it; for tests",
+    )
+
+    engine_stall_seconds: float = Field(
+        120, ge=0, description="seconds one step of an engine may take before its process is taken for hung and replaced; 0: any"
+    )
 
     # Requests
     request_timeout: float = Field(600, gt=0, description="seconds a request may take in all")
     max_concurrent_requests: int = Field(256, ge=1, description="requests running and waiting on one model; more get a 429")
+    resume_seconds: float = Field(
+        30, ge=0, le=3600, description="seconds an answer goes on without a client, if its request has an Idempotency-Key"
+    )
+    idempotency_seconds: float = Field(600, ge=0, le=86_400, description="seconds an answer is kept for its Idempotency-Key")
+    idempotency_max_answers: int = Field(1000, ge=0, description="ended answers kept for their Idempotency-Key; the oldest go first")
+    idempotency_max_bytes: int = Field(64 * 2**20, ge=0, description="size of the ended answers kept, in all")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
     max_grammar_bytes: int = Field(64 * 1024, ge=1, description="size of a request's JSON schema, regular expression, choices or grammar")

@@ -33,7 +33,7 @@ def test_each_block_says_who_runs_it_or_why_nobody_can(block):
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(CONTEXT_LENGTH=512, MAX_PARALLEL_SEQUENCES=2, wait=False, disposable=True) as running:
+    with Server(CONTEXT_LENGTH=128, MAX_PARALLEL_SEQUENCES=2, wait=False, disposable=True) as running:
         running.wait_healthy(100)
         yield running
 
@@ -44,7 +44,7 @@ def test_a_block_that_is_run_here_works_as_it_stands(block, server):
     interpreter = [sys.executable, "-c"] if block["language"] == "python" else ["bash", "-euo", "pipefail", "-c"]
     folders = {os.path.dirname(program(name)) for name in ("promtool",)}
     environ = {**os.environ, "PATH": os.pathsep.join([os.environ["PATH"], *folders])}
-    done = subprocess.run([*interpreter, code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*interpreter, code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout
     assert '"error"' not in done.stdout

@@ -12,6 +12,7 @@ from src.api.browser import Browsers
 from src.api.draining import refuse_while_stopping
 from src.api.keyring import Keyring
 from src.api.quotas import Quotas
+from src.api.replay import Store
 from src.api.service import Service
 from src.client import ManagerClient
 from src.settings import ROOT, Settings
@@ -23,7 +24,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     manager = ManagerClient(str(Path(settings.run_dir) / "manager.sock"))
-    app.extensions["service"] = Service(settings, manager, Keyring(settings), Proxies(settings.proxies))
+    app.extensions["service"] = Service(settings, manager, Keyring(settings), Proxies(settings.proxies), _kept(settings))
     browsers = Browsers(settings.host_names, settings.origins)
     quotas = Quotas(settings, lease=settings.request_timeout + 60)
     for before in (record.begin, refuse_while_stopping, browsers.check, access.check, quotas.admit):
@@ -36,6 +37,11 @@ def create_app(settings: Settings) -> flask.Flask:
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)
     return app
+
+
+def _kept(settings: Settings) -> Store:
+    bounds = settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes
+    return Store(Path(settings.run_dir) / "kept", *bounds)
 
 
 def __getattr__(name: str) -> flask.Flask:

@@ -1,9 +1,9 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions, GET /v1/chat/completions/{id}."""
 
 import flask
 
 from src.api.body import read_json
-from src.api.generate import reply
+from src.api.generate import reply, reply_again
 from src.api.render import ChatRenderer
 from src.api.schema import ChatRequest, parse
 from src.api.service import service
@@ -15,3 +15,8 @@ blueprint = flask.Blueprint("chat", __name__)
 def create() -> flask.Response:
     request = parse(ChatRequest, read_json(service().settings.body_timeout))
     return reply(request, ChatRenderer, "chatcmpl")
+
+
+@blueprint.get("/v1/chat/completions/<path:name>")
+def again(name: str) -> flask.Response:
+    return reply_again(name, ChatRenderer)

@@ -1,9 +1,9 @@
-"""POST /v1/completions."""
+"""POST /v1/completions, GET /v1/completions/{id}."""
 
 import flask
 
 from src.api.body import read_json
-from src.api.generate import reply
+from src.api.generate import reply, reply_again
 from src.api.render import CompletionRenderer
 from src.api.schema import CompletionRequest, parse
 from src.api.service import service
@@ -15,3 +15,8 @@ blueprint = flask.Blueprint("completions", __name__)
 def create() -> flask.Response:
     request = parse(CompletionRequest, read_json(service().settings.body_timeout))
     return reply(request, CompletionRenderer, "cmpl")
+
+
+@blueprint.get("/v1/completions/<path:name>")
+def again(name: str) -> flask.Response:
+    return reply_again(name, CompletionRenderer)

@@ -8,6 +8,7 @@ _MESSAGE = "The server is shutting down."
 
 class _State:
     stopping = False
+    cut = False
 
 
 def begin() -> None:
@@ -21,7 +22,14 @@ def refuse_while_stopping() -> None:
         raise ServerShuttingDown(_MESSAGE, retry_after=5)
 
 
+def refuse_after_cut() -> None:
+    """Raises ServerShuttingDown for a request whose exchange was lost before it could be told."""
+    if _State.cut:
+        raise ServerShuttingDown(_MESSAGE, retry_after=5)
+
+
 def cut() -> None:
     """End what still runs: each gets an error that says why."""
+    _State.cut = True
     for exchange in list(Exchange.open):
         exchange.abort(ServerShuttingDown(_MESSAGE, retry_after=5))

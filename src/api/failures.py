@@ -11,6 +11,9 @@ from src import errors
 from src.api.record import CLIENT_CLOSED, Record, record
 from src.errors import ClientGone, ServiceError
 
+# SDKs would send these again by themselves, and the same would happen again.
+_NOT_TO_RETRY = {errors.EngineCrashed.code, errors.RequestTimeout.code}
+
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
     404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
     405: (errors.MethodNotAllowed, "{path} does not take {method}."),
@@ -41,6 +44,8 @@ def respond(error: Exception) -> flask.Response:
     response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    if failure.code in _NOT_TO_RETRY:
+        response.headers["x-should-retry"] = "false"
     if failure.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if failure.retry_after is not None:

@@ -2,69 +2,98 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flask
 from msgspec.structs import replace
 
-from src.api import access, failures
+from src.api import access, failures, kept
+from src.api.kept import KEY_HEADER
+from src.api.pursuit import Pursuit
 from src.api.record import Record, record
 from src.api.render import Renderer, Wants, server_sent_events
+from src.api.replay import Answer
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
-from src.client import Generation
-from src.errors import EngineUnavailable
 from src.protocol import Generate, ModelReady
-
-CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 
 
 def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
-    of = record()
-    ready, asked, generation = _ask(request)
+    if KEY_HEADER in flask.request.headers:
+        return _tell(*kept.answer(request, prefix, _asking(request), _wants), kind)
+    of, to = record(), service()
+    pursuit = Pursuit(to.manager, to.deadline(request.timeout), client_socket())
     try:
-        of.model = ready.model
-        events = _noted(generation, of)
-        first = next(event for event in events if event is not None)
-        renderer = kind(
-            id=f"{prefix}-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=ready.model,
-            fingerprint=ready.fingerprint,
-            wants=_wants(request, asked),
+        pursuit.begin(request.model, _asking(request))
+        of.model = pursuit.ready.model
+        return _respond(
+            _noted(iter(pursuit), of),
+            pursuit.close,
+            lambda: kind(
+                id=f"{prefix}-{uuid.uuid4().hex}",
+                created=int(time.time()),
+                model=pursuit.ready.model,
+                fingerprint=pursuit.ready.fingerprint,
+                wants=_wants(request, pursuit.asked),
+            ),
+            stream=bool(request.stream),
         )
-        chunks = renderer.chunks(_chain(first, events))
-        if not request.stream:
-            return json_response(renderer.fold(chunks))
     except BaseException:
-        generation.close()
+        pursuit.close()
+        raise
+
+
+def reply_again(id: str, kind: type[Renderer]) -> flask.Response:
+    """The response to a question for an answer that is kept."""
+    return _tell(*kept.found(id), kind)
+
+
+def _tell(answer: Answer, is_new: bool, kind: type[Renderer]) -> flask.Response:
+    of = record()
+    events = answer.events(service().deadline(), client_socket())
+
+    def renderer() -> Renderer:
+        asked, opened = answer.asked, answer.opened
+        assert asked
+        of.model = asked.model
+        return kind(id=opened.id, created=opened.created, model=asked.model, fingerprint=asked.fingerprint, wants=asked.wants)
+
+    # Who gets an answer for the second time has not used its tokens again.
+    noted = _noted(events, of) if is_new else events
+    return _respond(noted, events.close, renderer, stream=answer.opened.stream, after=kept.last_event_id())
+
+
+def _respond(
+    events: Iterator[Any], close: Callable[[], None], renderer: Callable[[], Renderer], *, stream: bool, after: int | None = None
+) -> flask.Response:
+    """`renderer` is asked for once the first event is there. `after`: of the event that the client has seen last."""
+    try:
+        first = next(event for event in events if event is not None)
+        rendering = renderer()
+        chunks = rendering.chunks(_chain(first, events))
+        if not stream:
+            return json_response(rendering.fold(chunks))
+    except BaseException:
+        close()
         raise
     finally:
-        if not request.stream:
-            generation.close()
-    response = flask.Response(failures.events(server_sent_events(chunks)), mimetype="text/event-stream")
+        if not stream:
+            close()
+    response = flask.Response(failures.events(server_sent_events(chunks, after)), mimetype="text/event-stream")
     # Not in the generator: one that was never begun, because its client hung up before the first byte, runs no finally.
-    response.call_on_close(generation.close)
+    response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
     return response
 
 
-def _ask(request: ChatRequest | CompletionRequest) -> tuple[ModelReady, Generate, Generation]:
-    deadline, client = service().deadline(), client_socket()
+def _asking(request: ChatRequest | CompletionRequest) -> Callable[[ModelReady], Generate]:
+    """What a model is asked for it. Raises what forbids asking at all."""
     access.see(request.model)
-    for attempt in range(CONNECT_TRIES):
-        ready = service().manager.resolve(request.model, deadline, client)
-        try:
-            asked = replace(request.generate(ready.sampling), key=record().key or "")
-            return ready, asked, Generation(ready, asked, deadline, client)
-        except EngineUnavailable:
-            if attempt == CONNECT_TRIES - 1:
-                raise
-            time.sleep(0.1)  # till the manager has noticed too
-    raise AssertionError("unreachable")
+    key = record().key or ""
+    return lambda ready: replace(request.generate(ready.sampling), key=key)
 
 
 def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
@@ -77,7 +106,7 @@ def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:
     )
 
 
-def _noted(events: Generation, of: Record) -> Iterator[Any]:
+def _noted(events: Iterator[Any], of: Record) -> Iterator[Any]:
     """The events, with what the log wants of them put into the record."""
     for event in events:
         if event is not None:

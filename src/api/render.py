@@ -246,7 +246,16 @@ def timings(finished: Finished) -> dict[str, Any]:
     }
 
 
-def server_sent_events(chunks: Iterable[Chunk | None]) -> Iterator[bytes]:
+def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+    """`after`: the number of the last event that is not sent, for the client has it; None: events have no numbers."""
+    number = 0
     for chunk in chunks:
-        yield PING if chunk is None else b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        if chunk is None:
+            yield PING
+            continue
+        number += 1
+        if after is None:
+            yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        elif number > after:
+            yield b"id: %d\ndata: " % number + msgspec.json.encode(chunk) + b"\n\n"
     yield DONE

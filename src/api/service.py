@@ -1,5 +1,6 @@
 """What every route needs at hand: the settings, the keys, and the way to the manager."""
 
+import math
 import socket
 import time
 
@@ -8,6 +9,7 @@ import msgspec
 
 from src.api.address import Proxies
 from src.api.keyring import Keyring
+from src.api.replay import Store
 from src.client import ManagerClient
 from src.settings import Settings
 
@@ -17,10 +19,11 @@ class Service(msgspec.Struct, frozen=True):
     manager: ManagerClient
     keyring: Keyring
     proxies: Proxies
+    kept: Store
 
-    def deadline(self) -> float:
-        """When a request that begins now has to be through, in time.monotonic() seconds."""
-        return time.monotonic() + self.settings.request_timeout
+    def deadline(self, timeout: float | None = None) -> float:
+        """When a request that begins now has to be through, in time.monotonic() seconds. `timeout`: its own."""
+        return time.monotonic() + min(self.settings.request_timeout, timeout or math.inf)
 
 
 def service() -> Service:

@@ -85,7 +85,9 @@ def _watch_for_stop(worker: Any, grace: float) -> None:
     worker.alive = False  # a SIGTERM that came while this worker was starting was lost
     draining.begin()
     _KeepAlive.end_all()
-    gevent.sleep(grace)
+    give_up = time.monotonic() + grace
+    while time.monotonic() < give_up and not master.stopping_at_once():
+        gevent.sleep(0.1)
     draining.cut()
 
 

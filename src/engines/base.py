@@ -25,6 +25,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
     lora: tuple[str, ...] = ()  # files of LoRA adapters, all applied
     step_delay: float = 0.0  # seconds an echo step takes
+    fault: str = ""  # of the echo engine: crash, kill or stall, and the text on which
 
 
 class Grammar(Protocol):

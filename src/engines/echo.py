@@ -1,5 +1,8 @@
 """No model: replays the prompt, a token a step. For tests, and for measuring everything that is not an engine."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Mapping
 
@@ -24,6 +27,8 @@ class EchoEngine(Engine):
         self.context_length = options.context_length or 8192
         self._slots = options.max_sequences or 20
         self._delay = options.step_delay
+        self._fault, _, text = options.fault.partition(" ")
+        self._fault_tokens = list(text.encode())
         self._queue = JobQueue()
         self._running: dict[int, tuple[Job, int]] = {}  # id: the job and how many tokens it has drawn
         self._generated = self._prefix_asked = 0
@@ -48,6 +53,8 @@ class EchoEngine(Engine):
     def _advance(self, job: Job, drawn: int) -> Step:
         # What a resumed job has drawn before counts on in the replay.
         at = len(job.tokens) - job.prompt_tokens + drawn
+        if self._fault and job.tokens[at : at + len(self._fault_tokens)] == self._fault_tokens and at < job.prompt_tokens:
+            self._fail()
         sampling = job.sampling
         ended = at >= max(job.prompt_tokens, sampling.min_tokens) and not sampling.ignore_eos
         due = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
@@ -71,6 +78,12 @@ class EchoEngine(Engine):
             self._running[job.id] = (job, drawn)
         logprobs = None if sampling.logprobs is None else _logprobs(due, token, sampling.logprobs)
         return Step(job_id=job.id, token=token, cached_tokens=0 if drawn == 1 else None, logprobs=logprobs, finish=finish)
+
+    def _fail(self) -> None:
+        """As native code does."""
+        if self._fault == "stall":
+            threading.Event().wait()
+        os.kill(os.getpid(), signal.SIGSEGV if self._fault == "crash" else signal.SIGKILL)
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -14,7 +14,7 @@ from src import logs, rundir
 from src.manager.clean import keep_clean
 from src.manager.downloads import Downloads
 from src.manager.health import keep_informed
-from src.manager.manager import Manager, load_default
+from src.manager.manager import Manager, load_first
 from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.manager.server import ManagerServer
@@ -62,7 +62,7 @@ async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) ->
 
 
 async def _load_and_greet(manager: Manager, url: str) -> None:
-    ready = await load_default(manager)
+    ready = await load_first(manager)
     if ready and manager.settings.log_format == "json":
         logs.app.info("Ready: {} serves {} with {}", url, ready.model, ready.engine)
     elif ready:

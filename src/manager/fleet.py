@@ -46,6 +46,10 @@ class Fleet:
     def ready(self) -> list[Supervised]:
         return [model for model in self._serving.values() if model.state == "ready"]
 
+    def wanted(self) -> list[str]:
+        """Names of the models that are loaded, or on their way."""
+        return sorted(name for name, model in self._serving.items() if model.state in ("loading", "ready"))
+
     def is_leaving(self, name: str) -> bool:
         return any(model.entry.name == name for model in self._leaving)
 

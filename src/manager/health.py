@@ -45,7 +45,7 @@ async def _ask(url: str, patience: float) -> tuple[int | None, str]:
         head, _, body = (await asyncio.wait_for(_get(url), patience)).partition(b"\r\n\r\n")
         status = int(head.split(None, 2)[1])
         # Where there are keys, the reason is for those who have one; that nothing can be asked yet is for all.
-        reason = "" if status == 200 else str(msgspec.json.decode(body).get("reason", "not ready"))
+        reason = "" if status == 200 else str(msgspec.json.decode(body).get("reason", "not ready: logs/model_operations.log says why"))
         return status, reason.replace("\n", " ")[:200]
     except (OSError, asyncio.TimeoutError, ssl.SSLError):
         return None, "not answering"

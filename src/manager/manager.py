@@ -12,6 +12,7 @@ from src.errors import ModelLoading, ModelNotFound, ServiceError
 from src.manager import memory
 from src.manager.fleet import Fleet
 from src.manager.planning import Planner
+from src.manager.roster import Loaded, Roster
 from src.manager.supervise import Supervised
 from src.protocol import LoadProgress, ModelReady
 from src.settings import Settings
@@ -29,7 +30,9 @@ class Manager:
         self.fleet = Fleet(settings, self.planner)
         complain = lambda message: logs.models.error("{}. What it said before counts till it is right", message)  # noqa: E731
         self.library = OneModel(ECHO) if settings.inference_engine == "echo" else Library(settings.models_path, complain)
-        self._default: str | None = None  # what was switched to
+        self._roster = Roster(run_dir / "loaded.json")
+        self.before = self._roster.read()  # the manager that died, where this one takes its place
+        self._default: str | None = self.before.default  # what was switched to
         self._unawaited: set[asyncio.Future[Supervised]] = set()
 
     def default_model(self) -> str | None:
@@ -114,6 +117,10 @@ class Manager:
             task = await self.fleet.succeed(model, self.library.find(name), why)
         await task
 
+    def note_loaded(self) -> None:
+        """For a manager that comes after this one."""
+        self._roster.write(Loaded(self._default, tuple(self.fleet.wanted())))
+
     async def close(self) -> None:
         """Stop every runner. The gateway has drained by now: what still runs is cut."""
         for task in self._unawaited:
@@ -131,7 +138,9 @@ class Manager:
         done, _ = await asyncio.wait({waiting}, timeout=self.settings.load_wait_seconds)
         if not done:
             self._let_go_on(waiting)
-            raise ModelLoading(f"The model {name} is being loaded. Try again shortly.", retry_after=2)
+            loading = self.fleet.loading(name)
+            seconds = loading.loaded_in() if loading else 2
+            raise ModelLoading(f"The model {name} is being loaded. Try again in about {seconds} s.", retry_after=seconds)
         return waiting.result()
 
     async def _load(self, name: str, in_place_of: Supervised | None = None) -> Supervised:
@@ -171,6 +180,8 @@ def _ready(model: Supervised) -> ModelReady:
         engine=model.spec.engine,
         fingerprint=_fingerprint(model),
         sampling=model.entry.options.sampling(),
+        pid=model.pid or 0,
+        predecessor=model.last_death,
     )
 
 
@@ -180,14 +191,16 @@ def _fingerprint(model: Supervised) -> str:
     return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-async def load_default(manager: Manager) -> ModelReady | None:
-    """Load the default model at the start; a failure is kept in the model's state and logged where it happened."""
-    name = manager.default_model()
-    if name is None:
+async def load_first(manager: Manager) -> ModelReady | None:
+    """Load the default model at the start, or what the manager before this one had loaded. A failure is kept in the model's
+    state and logged where it happened. Returns the last that is ready."""
+    names = manager.before.models or tuple(filter(None, [manager.default_model()]))
+    if not names:
         logs.models.warning("There is no model to load yet: put one into the models folder and ask for it by its folder's name")
-        return None
-    try:
-        return await manager.load(name)
-    except ServiceError as error:
-        logs.models.error("The default model is not loaded: {}", error.message)
-        return None
+    ready = None
+    for name in names:
+        try:
+            ready = await manager.load(name)
+        except ServiceError as error:
+            logs.models.error("The model {} is not loaded at the start: {}", name, error.message)
+    return ready

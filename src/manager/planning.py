@@ -97,6 +97,7 @@ class Planner:
                 step_time_target=settings.step_time_target_ms / 1000,
                 lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
                 step_delay=settings.echo_step_ms / 1000,
+                fault=settings.echo_fault,
             ),
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ from src.spec import RunnerSpec
 
 BACKOFF = (0, 1, 2, 4, 8)  # seconds before each start after a death; one death more and the model has failed
 QUIET_SECONDS = 0.5  # without a request: a gateway that was told of this runner has reached it by then
+LONGEST_WAIT = 120  # seconds: SDKs do not try again by themselves where they are told more
 STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counted
 
 
@@ -58,6 +60,7 @@ class Supervised:
         self.note: str | None = None  # which engines did not load it, where another does
         self.ready: RunnerReady | None = None
         self.restarts = 0
+        self.last_death: str | None = None
         self.used_at = time.monotonic()
         self.ready_at = 0.0  # in time.monotonic() seconds
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
@@ -65,7 +68,9 @@ class Supervised:
         self._attempts = deque(attempts)
         self._environ = environ
         self._process: Process | None = None
-        self._deaths = 0
+        self._deaths = 0  # in a row
+        self._began_at = time.monotonic()  # of the last load
+        self._killed_for: str | None = None
         self._tokens = TokenMeter(entry.name)
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
@@ -81,6 +86,17 @@ class Supervised:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    def loaded_in(self) -> int:
+        """About how many seconds a load will still take: by the load before, else by what is read."""
+        elapsed = time.monotonic() - self._began_at
+        if self.ready:
+            left = self.ready.load_seconds - elapsed
+        else:
+            total = self.entry.facts.weight_bytes
+            read = memory.mapped_bytes(self.pid) / total if self.pid and total else 0.0
+            left = elapsed * (1 - read) / read if 0.01 < read < 1 else elapsed
+        return max(1, min(LONGEST_WAIT, math.ceil(left)))
 
     async def wait_ready(self) -> None:
         """Returns once the model can be asked. Raises ModelLoadFailed when it has failed, EngineUnavailable when unloaded."""
@@ -120,6 +136,11 @@ class Supervised:
         await self._kill()
         await self._become("gone")
 
+    async def replace_process(self, why: str) -> None:
+        """End a process that will not end by itself; another is started as after any death."""
+        self._killed_for = why
+        await self._kill()
+
     async def stats(self) -> RunnerStats | None:
         """What the runner says of its work; None where it cannot say so at once."""
         if self.state not in ("ready", "unloading"):
@@ -147,10 +168,12 @@ class Supervised:
                 await self._become("failed", f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
                 logs.models.error("Model {} failed to load: {}", self.entry.name, error)
                 return
-            reason = await self._death()
+            reason = self.last_death = await self._death()
             if self.state == "unloading":
                 return
-            self._deaths = 1 if time.monotonic() - began > STEADY_SECONDS else self._deaths + 1
+            # In a row are those that served nobody: a model must not be given up for some requests that kill it.
+            steady = await self._has_served() or time.monotonic() - began > STEADY_SECONDS
+            self._deaths = 1 if steady else self._deaths + 1
             if self._deaths > len(BACKOFF):
                 await self._become("failed", f"its runner died {self._deaths} times in a row, last by {reason}")
                 logs.models.error("Model {} is given up: {}", self.entry.name, self.reason)
@@ -179,7 +202,7 @@ class Supervised:
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
-        self.stage = "reading_weights"
+        self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
         self._tokens.restart()
         report = await self._report()
         while isinstance(report, RunnerLoading):
@@ -212,7 +235,14 @@ class Supervised:
         """Wait for the process to end; how it did."""
         assert self._process is not None
         code = await self._process.wait()
+        if self._killed_for:
+            return self._killed_for
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    async def _has_served(self) -> bool:
+        """Whether the process that has ended had answered a request."""
+        assert self._process and self._process.stdout
+        return bool(await self._process.stdout.read())
 
     async def _kill(self) -> None:
         if self._process and self._process.returncode is None:

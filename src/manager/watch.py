@@ -1,4 +1,4 @@
-"""What happens to loaded models without being asked for: idle ones are unloaded, old or grown ones replaced. Decides nothing else."""
+"""What happens to loaded models without being asked for: idle ones are unloaded; old, grown or hung ones replaced. Nothing else."""
 
 import asyncio
 import time
@@ -6,8 +6,10 @@ import time
 from src import logs
 from src.errors import ServiceError
 from src.manager import memory
+from src.manager.hangs import Hangs
 from src.manager.manager import Manager
 from src.manager.supervise import Supervised
+from src.protocol import RunnerStats
 
 WATCH_SECONDS = 1.0
 
@@ -15,20 +17,29 @@ WATCH_SECONDS = 1.0
 async def watch(manager: Manager) -> None:
     """Runs till it is cancelled."""
     replacing: set[asyncio.Task[None]] = set()
+    hangs = Hangs(manager.settings.engine_stall_seconds)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        for model in manager.fleet.ready():
-            await _unload_if_idle(manager, model)
+        manager.note_loaded()
+        models = manager.fleet.ready()
+        said = dict(zip(models, await asyncio.gather(*(model.stats() for model in models)), strict=True))
+        hanging = hangs.look({model.pid: stats for model, stats in said.items() if model.pid and model.state == "ready"})
+        for model, stats in said.items():
+            if model.state != "ready":
+                continue
+            if model.pid in hanging:
+                await model.replace_process(hanging[model.pid])
+                continue
+            await _unload_if_idle(manager, model, stats)
             if why := _why_replace(manager, model):
                 task = asyncio.create_task(_replace(manager, model, why))
                 replacing.add(task)
                 task.add_done_callback(replacing.discard)
 
 
-async def _unload_if_idle(manager: Manager, model: Supervised) -> None:
+async def _unload_if_idle(manager: Manager, model: Supervised, stats: RunnerStats | None) -> None:
     options = model.entry.options
     limit = manager.settings.model_idle_seconds if options.ttl is None else options.ttl
-    stats = await model.stats()
     if stats is None or stats.running + stats.waiting:
         model.used_at = time.monotonic()
     elif limit and not options.pinned and time.monotonic() - max(model.used_at, model.ready_at) > limit:

@@ -47,6 +47,7 @@ class Generate(Message, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     echo: bool = False  # the prompt's text comes first
     resume: list[list[int]] = []  # tokens that are known already, a list for each choice: their text is not sent again
+    deaths: int = 0  # of runners that ended while this request was with them
 
 
 class AskStats(Message, frozen=True, kw_only=True):
@@ -62,6 +63,13 @@ class Started(Message, frozen=True, kw_only=True):
     prompt_tokens: int  # of all prompts
     cached_tokens: int  # of the first
     queue_seconds: float  # from the request's arrival to the beginning of the first step on it, which computes prompt tokens
+
+
+class OnTrial(Message, frozen=True, kw_only=True):
+    """A request that a runner has died of before, perhaps, is computed from now on; no other such one is until it has
+    shown that it is harmless (open=False). So a runner's next death tells whose fault it is."""
+
+    open: bool
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +99,7 @@ class Delta(Message, frozen=True, kw_only=True):
     tool_calls: list[ToolCallDelta] = []
     logprobs: list[TokenLogprob] = []
     tokens: list[int] = []  # drawn since the last Delta of this choice: with all before them, what `resume` needs
+    last: bool = False  # the choice's Ended follows
 
 
 class Ended(Message, frozen=True, kw_only=True):
@@ -126,6 +135,7 @@ class RunnerStats(Message, frozen=True, kw_only=True):
     steps: int
     step_seconds: float  # of the engine thread: steps and what it does between them
     compute_seconds: float  # of these, in the engine's forward pass
+    step_age: float = 0.0  # seconds since the step that is being computed began; 0 where none is
     tokens_per_second: float  # completion tokens over the last seconds
 
 
@@ -135,8 +145,12 @@ class RunnerLoading(Message, frozen=True, kw_only=True):
     stage: str
 
 
+class RunnerServed(Message, frozen=True, kw_only=True):
+    """The last line a runner prints: it has answered a first request."""
+
+
 class RunnerReady(Message, frozen=True, kw_only=True):
-    """The one line a runner prints once it can serve."""
+    """The line a runner prints once it can serve."""
 
     context_length: int
     device: str
@@ -145,5 +159,5 @@ class RunnerReady(Message, frozen=True, kw_only=True):
 
 
 RunnerRequest = Generate | AskStats
-RunnerEvent = Started | Delta | Ended | Finished | Failed | RunnerStats
+RunnerEvent = OnTrial | Started | Delta | Ended | Finished | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

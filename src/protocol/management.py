@@ -71,6 +71,8 @@ class ModelReady(Message, frozen=True, kw_only=True):
     engine: str
     fingerprint: str  # changes with whatever may change the answer to a seeded request
     sampling: dict[str, float] = {}  # of requests that do not say otherwise
+    pid: int = 0  # of its process
+    predecessor: str | None = None  # how the process before it died: "signal SIGSEGV", "exit status 1"; None: it did not
 
 
 class LoadProgress(Message, frozen=True, kw_only=True):

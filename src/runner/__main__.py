@@ -20,7 +20,7 @@ from src import logs
 from src.engines import load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
-from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, TextPrompt, encode
+from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, RunnerServed, TextPrompt, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.runner.server import RunnerServer
@@ -84,10 +84,9 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    server = RunnerServer(loop, generator, spec.max_requests)
+    server = RunnerServer(loop, generator, spec.max_requests, on_first_answer=lambda: _tell(report, RunnerServed()))
     await server.bind(spec.socket)
     _tell(report, _ready(spec, engine, time.monotonic() - began))
-    os.close(report)
     await draining.wait()
     await server.drain()
     loop.close()

@@ -44,8 +44,7 @@ class Choice:
         text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token))
         if not ends:
             self._unsent.append(step.token)
-            if step.logprobs:
-                self._logprobs.push(self._named(step.token, step.logprobs), len(text))
+            self._logprobs.push(self._named(step.token, step.logprobs) if step.logprobs else None, len(text))
         if self.completion_tokens > self._min_tokens:
             text = self._stops.push(text)
         self.finish = "stop" if self._stops.stopped else step.finish
@@ -54,7 +53,11 @@ class Choice:
         self._say(text)
 
     def take(self) -> Delta | None:
-        """What can be said since the last time; None where that is nothing."""
+        """What can be said since the last time; None where that is nothing.
+
+        It waits for a token whose logprob is held back, for the tokens told are those that need not be drawn again."""
+        if self._logprobs.holds and self.finish is None:
+            return None
         said, self._said = self._said, Said()
         if not (said.content or said.reasoning or said.calls or self._ready):
             return None
@@ -70,6 +73,7 @@ class Choice:
             ],
             logprobs=logprobs,
             tokens=tokens,
+            last=self.finish is not None,
         )
 
     @property
@@ -109,9 +113,14 @@ class _LogprobQueue:
         self._entries: deque[tuple[int, TokenLogprob]] = deque()  # with the characters before it
         self._decoded = self._said = 0
 
-    def push(self, entry: TokenLogprob, characters: int) -> None:
+    @property
+    def holds(self) -> bool:
+        return bool(self._entries)
+
+    def push(self, entry: TokenLogprob | None, characters: int) -> None:
         """A token that completed so many characters; none where it ends inside of one."""
-        self._entries.append((self._decoded, entry))
+        if entry:
+            self._entries.append((self._decoded, entry))
         self._decoded += characters
 
     def said(self, characters: int, *, at_end: bool) -> list[TokenLogprob]:

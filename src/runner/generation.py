@@ -11,16 +11,17 @@ import msgspec
 
 from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
 from src.runner.loop import EngineLoop, Mailbox
+from src.runner.turnstile import Trial, Turnstile
 from src.sampling import nth_seed
 from src.text.channels import PlainText
 from src.text.grammar import GrammarCompiler, Limits, source_of
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
 
-Event = Started | Delta | Ended | Finished
+Event = OnTrial | Started | Delta | Ended | Finished
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Generator:
         self._tokenizer = tokenizer
         self._template = template
         self._context_length = context_length
+        self._turnstile = Turnstile()
         self._grammars = GrammarCompiler(tokenizer, grammar_limits)
         self._compiling = ThreadPoolExecutor(1, "grammar")  # of its own: one that takes seconds keeps no prompt from being encoded
 
@@ -70,6 +72,17 @@ class Generator:
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
         received = time.monotonic()
+        trial = await self._turnstile.enter(request.deaths)
+        try:
+            if trial.open:
+                yield OnTrial(open=True)  # sent before anything is computed
+            async with contextlib.aclosing(self._computed(request, trial, received)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            trial.end()
+
+    async def _computed(self, request: Generate, trial: Trial, received: float) -> AsyncGenerator[Event, None]:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
@@ -88,7 +101,7 @@ class Generator:
         try:
             for answer in answers:
                 self._begin(answer, request, mailbox)
-            async with contextlib.aclosing(self._follow(request, answers, mailbox, received)) as events:
+            async with contextlib.aclosing(self._follow(request, answers, mailbox, trial, received)) as events:
                 async for event in events:
                     yield event
         finally:
@@ -96,7 +109,9 @@ class Generator:
                 if answer.job_id is not None:
                     self._loop.cancel(answer.job_id)
 
-    async def _follow(self, request: Generate, answers: list[_Answer], mailbox: Mailbox, received: float) -> AsyncGenerator[Event, None]:
+    async def _follow(
+        self, request: Generate, answers: list[_Answer], mailbox: Mailbox, trial: Trial, received: float
+    ) -> AsyncGenerator[Event, None]:
         clock = _Clock()
         prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
@@ -113,6 +128,7 @@ class Generator:
         if not waiting:
             for event in start(0):
                 yield event
+        drawn = sum(answer.choice.completion_tokens for answer in answers)  # those known before
         while waiting:
             moved: dict[int, _Answer] = {}
             for step in await mailbox.take():
@@ -130,6 +146,9 @@ class Generator:
                     clock.first_token = time.monotonic()
                 answer.choice.push(step)
                 moved[step.job_id] = answer
+            if trial.drew(sum(answer.choice.completion_tokens for answer in answers) - drawn):
+                yield OnTrial(open=False)
+            drawn = sum(answer.choice.completion_tokens for answer in answers)
             for job_id, answer in moved.items():
                 if delta := answer.choice.take():
                     yield delta

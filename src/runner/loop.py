@@ -63,6 +63,7 @@ class EngineLoop:
         self._stats = EngineStats()
         self.steps = 0
         self.busy_seconds = 0.0  # of the engine thread: steps and all that is done between them
+        self._step_began: float | None = None  # monotonic seconds; None while the engine has nothing to do
         self._rate: deque[tuple[float, int]] = deque()  # (monotonic seconds, tokens generated till then)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -95,6 +96,11 @@ class EngineLoop:
         recent = [(at, count) for at, count in list(self._rate) if now - at <= RATE_WINDOW]
         return (self._stats.generated - recent[0][1]) / (now - recent[0][0]) if recent and now > recent[0][0] else 0.0
 
+    def step_age(self) -> float:
+        """Seconds since the step that is being computed began; 0 where none is."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
+
     def close(self) -> None:
         """Close the engine and wait for its thread."""
         self._commands.put(_Close())
@@ -120,12 +126,14 @@ class EngineLoop:
         idle, began = True, time.perf_counter()
         while True:
             # An idle engine waits for a command; a busy one takes what has come and goes on.
+            self._step_began = None if idle else time.monotonic()
             while idle or not self._commands.empty():
                 command = self._commands.get()
                 if idle:
                     began = time.perf_counter()
                 if isinstance(command, _Close):
                     return
+                self._step_began = self._step_began or time.monotonic()
                 self._obey(engine, command)
                 idle = False
             step_began = time.monotonic()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from loguru import logger
 
@@ -11,15 +11,20 @@ from src.errors import InternalError, ServiceError, TooManyRequests
 from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
+from src.runner.pace import Pace
 
 
 class RunnerServer:
     """Serves one model's socket."""
 
-    def __init__(self, loop: EngineLoop, generator: Generator, max_requests: int) -> None:
+    def __init__(
+        self, loop: EngineLoop, generator: Generator, max_requests: int, on_first_answer: Callable[[], None] = lambda: None
+    ) -> None:
         self._loop = loop
         self._generator = generator
         self._max_requests = max_requests
+        self._on_first_answer: Callable[[], None] | None = on_first_answer
+        self._pace = Pace()
         self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -90,7 +95,7 @@ class RunnerServer:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
                 f"the {self._max_requests} that MAX_CONCURRENT_REQUESTS allows.",
-                retry_after=1,
+                retry_after=self._pace.seconds_for(self._open + choices - self._max_requests),
             )
             yield Failed.of(error)
             return
@@ -99,10 +104,14 @@ class RunnerServer:
             async with contextlib.aclosing(self._generator.generate(request)) as events:
                 async for event in events:
                     yield event
+            if self._on_first_answer:
+                self._on_first_answer()
+                self._on_first_answer = None
         except ServiceError as error:
             yield Failed.of(error)
         finally:
             self._open -= choices
+            self._pace.ended(choices)
 
     def stats(self) -> RunnerStats:
         stats = self._loop.stats()
@@ -123,4 +132,5 @@ class RunnerServer:
             step_seconds=round(self._loop.busy_seconds, 3),
             compute_seconds=round(stats.compute_seconds, 3),
             tokens_per_second=round(self._loop.tokens_per_second(), 1),
+            step_age=round(self._loop.step_age(), 3),
         )

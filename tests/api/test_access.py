@@ -35,7 +35,7 @@ def secrets(file):
 
 @pytest.fixture(scope="module")
 def server(file, secrets):
-    with Server(INFERENCE_ENGINE="echo", API_KEYS_FILE=file.path, key=secrets["ops"]) as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, key=secrets["ops"]) as running:
         yield running
 
 
@@ -128,7 +128,7 @@ ADMIN = [
     ("GET", "/v1/models/download"), ("GET", "/v1/admin/keys"), ("POST", "/v1/admin/keys"), ("POST", "/v1/admin/keys/x/rotate"),
     ("DELETE", "/v1/admin/keys/x"), ("GET", "/v1/admin/log-level"), ("POST", "/v1/admin/log-level"),
 ]  # fmt: skip
-MONITOR = [("GET", "/v1/system/status"), ("GET", "/v1/models/echo/plan")]
+MONITOR = [("GET", "/v1/system/status"), ("GET", "/v1/models/echo/plan"), ("GET", "/metrics")]
 
 
 @pytest.mark.parametrize(("who", "allowed"), [("alice", []), ("watch", MONITOR), ("ops", [*ADMIN, *MONITOR])])
@@ -203,7 +203,7 @@ def two(tmp_path_factory, model_path):
         "deux": keys.add("deux", models=["deux"])[0],
     }
     settings = {"MODELS_DIR": folder, "DEFAULT_MODEL": "one", "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
-    with Server(API_KEYS_FILE=keys.path, key=secrets["all"], **settings) as running:
+    with Server(disposable=True, API_KEYS_FILE=keys.path, key=secrets["all"], **settings) as running:
         yield running, secrets
 
 
@@ -242,7 +242,9 @@ def test_one_key_by_a_setting_may_everything(tmp_path):
     path = tmp_path / "key"
     path.write_text("s3cret\n")
     path.chmod(0o600)
-    with Server(INFERENCE_ENGINE="echo", API_KEY_FILE=path, key="s3cret") as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEY_FILE=path, key="s3cret", METRICS_REQUIRE_KEY="false") as server:
+        assert call(server, "GET", "/metrics").status_code == 200
+        assert call(server, "GET", "/v1/system/status").status_code == 401
         assert chat(server, None).status_code == chat(server, "none").status_code == 401
         assert chat(server, "s3cret").status_code == 200
         assert call(server, "POST", "/v1/models/unload", "s3cret", json={"model_name": "echo"}).status_code == 200
@@ -250,7 +252,7 @@ def test_one_key_by_a_setting_may_everything(tmp_path):
 
 
 def test_a_runner_does_not_get_the_key_in_its_environment():
-    with Server(INFERENCE_ENGINE="echo", API_KEY="s3cret-canary", key="s3cret-canary") as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEY="s3cret-canary", key="s3cret-canary") as server:
         (runner,) = server.pids("runner")
         with open(f"/proc/{runner}/environ", "rb") as environ:
             assert b"s3cret-canary" not in environ.read()
@@ -259,7 +261,7 @@ def test_a_runner_does_not_get_the_key_in_its_environment():
 
 @pytest.fixture(scope="module")
 def open_server():
-    with Server(INFERENCE_ENGINE="echo") as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True) as running:
         yield running
 
 

@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(file):
     secret, _ = file.add("ops", scopes=["admin"])
-    with Server(INFERENCE_ENGINE="echo", API_KEYS_FILE=file.path, WORKERS=2, LOG_FORMAT="json", key=secret) as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, WORKERS=2, LOG_FORMAT="json", key=secret) as running:
         wait_until(lambda: len(running.pids("gateway")) == 2, what="two gateway workers")
         yield running
 
@@ -144,7 +144,7 @@ def test_every_line_of_every_log_and_of_the_terminal_is_one_object(server, http)
 
 
 def test_without_a_file_of_keys_their_routes_say_what_to_do():
-    with Server(INFERENCE_ENGINE="echo") as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True) as server:
         response = httpx.get(server.url + "/v1/admin/keys")
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
         assert "Set API_KEYS_FILE" in response.json()["error"]["message"]

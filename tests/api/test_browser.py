@@ -13,7 +13,7 @@ PATH = "/v1/chat/completions"
 @pytest.fixture(scope="module")
 def closed():
     """As it comes."""
-    with Server(INFERENCE_ENGINE="echo") as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True) as running:
         yield running
 
 
@@ -21,7 +21,7 @@ def closed():
 def shared():
     """One origin and one name more, and a key."""
     settings = {"CORS_ORIGINS": f"{APP}, http://localhost:3000", "ALLOWED_HOSTS": "llm.example.org", "API_KEY": "k"}
-    with Server(INFERENCE_ENGINE="echo", key="k", **settings) as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, key="k", **settings) as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_header_names_of_a_preflight_are_not_echoed_where_they_are_none(shared):
 
 
 def test_all_origins_come_without_credentials():
-    with Server(INFERENCE_ENGINE="echo", CORS_ORIGINS="*") as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, CORS_ORIGINS="*") as server:
         answer = ask(server, Origin="https://anywhere.example")
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
         assert "access-control-allow-credentials" not in answer.headers

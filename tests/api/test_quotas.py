@@ -32,7 +32,7 @@ def server(file):
     """3 requests a minute of a key that has no limits of its own; a token every 10 ms, 2 requests at a time."""
     watch, _ = file.add("watch", scopes=["admin"])
     settings = {"RATE_LIMIT_REQUESTS": 3, "ECHO_STEP_MS": 10, "MAX_PARALLEL_SEQUENCES": 2, "CONTEXT_LENGTH": 2048}
-    with Server(INFERENCE_ENGINE="echo", API_KEYS_FILE=file.path, key=watch, **settings) as running:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, key=watch, **settings) as running:
         yield running
 
 
@@ -133,7 +133,7 @@ def test_so_many_of_a_key_run_at_a_time_and_a_client_that_leaves_makes_room(serv
 
 def test_addresses_have_limits_of_their_own_which_trusted_proxies_tell():
     settings = {"RATE_LIMIT_ADDRESS_REQUESTS": 2, "TRUSTED_PROXIES": "127.0.0.1"}
-    with Server(INFERENCE_ENGINE="echo", **settings) as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, **settings) as server:
         assert statuses(server, 3, X_Forwarded_For="203.0.113.1") == [200, 200, 429]
         assert statuses(server, 1, X_Forwarded_For="203.0.113.2") == [200]
         assert statuses(server, 1, X_Forwarded_For="198.51.100.7, 203.0.113.1") == [429], "what a client puts before is not believed"
@@ -143,7 +143,7 @@ def test_addresses_have_limits_of_their_own_which_trusted_proxies_tell():
 
 
 def test_a_header_of_whoever_is_no_proxy_makes_no_other_address():
-    with Server(INFERENCE_ENGINE="echo", RATE_LIMIT_ADDRESS_REQUESTS=2) as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, RATE_LIMIT_ADDRESS_REQUESTS=2) as server:
         assert [statuses(server, 1, X_Forwarded_For=f"203.0.113.{number}")[0] for number in range(4)] == [200, 200, 429, 429]
 
 
@@ -176,7 +176,7 @@ def test_workers_and_instances_share_their_limits_in_redis(redis: Redis, tmp_pat
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", requests_per_minute=10)
     settings = {"INFERENCE_ENGINE": "echo", "API_KEYS_FILE": file.path, "RATE_LIMIT_STORAGE": redis.url}
-    with Server(WORKERS=2, **settings) as one, Server(**settings) as other:
+    with Server(WORKERS=2, disposable=True, **settings) as one, Server(disposable=True, **settings) as other:
         found = [status for _ in range(10) for status in (*statuses(one, 1, secret), *statuses(other, 1, secret))]
         assert found == [200] * 10 + [429] * 10
 
@@ -185,7 +185,7 @@ def test_places_are_shared_in_redis_and_given_back(redis: Redis, tmp_path):  # n
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", concurrent=1, tokens_per_minute=1000)
     settings = {"INFERENCE_ENGINE": "echo", "API_KEYS_FILE": file.path, "RATE_LIMIT_STORAGE": redis.url, "ECHO_STEP_MS": 20}
-    with Server(**settings) as one, Server(**settings) as other:
+    with Server(disposable=True, **settings) as one, Server(disposable=True, **settings) as other:
         with streaming(one, secret):
             assert chat(other, secret).status_code == 429
         answer = wait_until(lambda: (answer := chat(other, secret)).status_code == 200 and answer, 10, "the place")
@@ -195,7 +195,7 @@ def test_places_are_shared_in_redis_and_given_back(redis: Redis, tmp_path):  # n
 def test_while_redis_is_gone_requests_pass_and_it_is_told_once(redis: Redis, tmp_path):  # noqa: F811
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", requests_per_minute=2, tokens_per_minute=1000, concurrent=5)
-    with Server(INFERENCE_ENGINE="echo", API_KEYS_FILE=file.path, RATE_LIMIT_STORAGE=redis.url) as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, RATE_LIMIT_STORAGE=redis.url) as server:
         assert statuses(server, 3, secret) == [200, 200, 429]
         redis.stop()
         assert statuses(server, 20, secret) == [200] * 20
@@ -209,7 +209,7 @@ def test_a_redis_that_does_not_answer_costs_one_request_half_a_second_and_no_str
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", requests_per_minute=1000)
     settings = {"API_KEYS_FILE": file.path, "RATE_LIMIT_STORAGE": redis.url, "ECHO_STEP_MS": 10}
-    with Server(INFERENCE_ENGINE="echo", **settings) as server, streaming(server, secret) as lines:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, **settings) as server, streaming(server, secret) as lines:
         redis.pause(signal.SIGSTOP)
         try:
             took: list[float] = []
@@ -238,7 +238,7 @@ def test_where_limits_must_hold_requests_for_text_wait_for_redis(redis: Redis, t
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", requests_per_minute=100)
     settings = {"API_KEYS_FILE": file.path, "RATE_LIMIT_STORAGE": redis.url, "RATE_LIMIT_FAIL_OPEN": "false"}
-    with Server(INFERENCE_ENGINE="echo", **settings) as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, **settings) as server:
         redis.stop()
         refused = chat(server, secret)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "rate_limits_unavailable")
@@ -251,6 +251,6 @@ def test_a_server_starts_while_redis_is_gone(redis: Redis, tmp_path):  # noqa: F
     file = KeyFile(tmp_path / "keys.json")
     secret, _ = file.add("a", requests_per_minute=1)
     redis.stop()
-    with Server(INFERENCE_ENGINE="echo", API_KEYS_FILE=file.path, RATE_LIMIT_STORAGE=redis.url) as server:
+    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, RATE_LIMIT_STORAGE=redis.url) as server:
         assert statuses(server, 2, secret) == [200, 200]
     redis.start()

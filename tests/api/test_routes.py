@@ -210,7 +210,7 @@ def test_the_status_tells_of_engines_models_requests_and_processes(server, http)
     assert (model["name"], model["state"], model["engine"], model["restarts"]) == ("echo", "ready", "echo", 0)
     assert set(model["stats"]) == {
         "running", "waiting", "slots", "kv_used", "kv_total", "prefix_hit", "prefix_asked", "generated", "tokens_per_second",
-        "steps", "step_seconds", "compute_seconds", "longest_wait", "admitted", "waited_seconds",
+        "steps", "step_seconds", "compute_seconds", "longest_wait", "admitted", "waited_seconds", "step_age",
     }  # fmt: skip
     assert set(status["requests"]) == {"running", "waiting", "tokens_per_second", "kv_used_tokens", "kv_total_tokens"}
     assert set(status["system"]) == {"cpu_percent", "memory_used_bytes", "memory_total_bytes"}
@@ -342,9 +342,7 @@ def test_a_model_name_in_an_address_is_only_a_name(server, path):
     check_error(response, 404, code, "model" if code == "model_not_found" else None)
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/completions/x", "/.env", "/%00"]
-)
+@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/x", "/.env", "/%00"])
 def test_an_unknown_route_is_told_as_such(http, path):
     check_error(http.get(path), 404, "not_found", told="GET /")
     check_error(http.post(path, json={}), 404, "not_found", told="POST /")
@@ -508,7 +506,7 @@ def test_a_request_beyond_the_limit_is_told_when_to_come_again(slow):
         for stream in (False, True):
             response = http.post(CHAT, json={**HELLO, "stream": stream})
             check_error(response, 429, "rate_limit_exceeded", told="MAX_CONCURRENT_REQUESTS")
-            assert response.headers["retry-after"] == "1"
+            assert 1 <= int(response.headers["retry-after"]) <= 120
         assert http.get("/health").status_code == 200
     wait_until(lambda: httpx.post(slow.url + CHAT, json=HELLO).status_code == 200, what="room for the next request")
 
@@ -568,7 +566,7 @@ def test_while_the_model_loads_a_request_is_told_when_to_come_again():
                 for path, body in ((CHAT, HELLO), (COMPLETIONS, {"prompt": "x", "stream": True})):
                     response = http.post(path, json=body)
                     check_error(response, 503, "model_loading", told="echo is being loaded")
-                    assert response.headers["retry-after"] == "2"
+                    assert 1 <= int(response.headers["retry-after"]) <= 120
                 health = http.get("/health")
                 assert (health.status_code, health.json()["status"]) == (503, "loading")
                 assert health.headers["retry-after"] == "2"

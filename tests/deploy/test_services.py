@@ -10,6 +10,7 @@ import plistlib
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -75,8 +76,10 @@ def unit() -> configparser.RawConfigParser:
 
 
 def test_systemd_finds_no_fault_in_the_unit(tmp_path):
-    # As docs/DEPLOYMENT.md installs it, but in the folder where it lies.
-    (tmp_path / UNIT.name).write_text(UNIT.read_text().replace(INSTALLED, str(ROOT)))
+    # As docs/DEPLOYMENT.md installs it, but in the folder where it lies, with the interpreter that runs this.
+    (tmp_path / UNIT.name).write_text(
+        UNIT.read_text().replace(f"{INSTALLED}/.venv/bin/python", sys.executable).replace(INSTALLED, str(ROOT))
+    )
     done = subprocess.run([program("systemd-analyze"), "verify", tmp_path / UNIT.name], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
@@ -153,6 +156,14 @@ def test_without_a_model_it_is_not_ready_and_says_why(systemd, tmp_path):
         while time.monotonic() < until:
             systemd.read()
         assert "READY=1" not in systemd.told
+
+
+def test_where_there_are_keys_systemd_hears_the_same_but_for_the_reason(systemd, tmp_path):
+    with Server(INFERENCE_ENGINE="echo", API_KEY="k", NOTIFY_SOCKET=systemd.path, WATCHDOG_USEC=900_000, wait=False, disposable=True):
+        systemd.wait_for("READY=1")
+        systemd.wait_for("WATCHDOG=1")
+    with Server(MODELS_DIR=tmp_path, API_KEY="k", NOTIFY_SOCKET=systemd.path, wait=False, disposable=True):
+        systemd.wait_for("STATUS=not ready: logs/model_operations.log says why")
 
 
 def test_an_abstract_socket_is_told_too(monkeypatch):

@@ -61,10 +61,10 @@ def running(server: Server) -> int:
 
 
 def test_openais_client_gets_plain_and_streamed_answers(server):
-    client = server.client()
-    assert client.chat.completions.create(model="echo", **CHAT).choices[0].message.content == "user: hello\n"
-    stream = client.chat.completions.create(model="echo", stream=True, **CHAT)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "user: hello\n"
+    with server.client() as client:
+        assert client.chat.completions.create(model="echo", **CHAT).choices[0].message.content == "user: hello\n"
+        stream = client.chat.completions.create(model="echo", stream=True, **CHAT)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "user: hello\n"
 
 
 def test_the_banner_tells_the_address_with_https(server):
@@ -125,5 +125,6 @@ def test_a_handshake_that_never_comes_is_given_up(server):
 
 
 def test_https_and_keys_on_an_address_of_other_machines(files):
-    with Server(INFERENCE_ENGINE="echo", HOST="0.0.0.0", TLS_CERTFILE=files[0], TLS_KEYFILE=files[1], API_KEY="k", key="k") as server:
-        assert server.client().models.list().data[0].id == "echo"
+    settings = {"HOST": "0.0.0.0", "TLS_CERTFILE": files[0], "TLS_KEYFILE": files[1], "API_KEY": "k"}
+    with Server(INFERENCE_ENGINE="echo", key="k", **settings) as server, server.client() as client:
+        assert client.models.list().data[0].id == "echo"

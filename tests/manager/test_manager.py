@@ -19,7 +19,7 @@ from loguru import logger
 from src import logs
 from src.errors import ModelLoadFailed, ModelNotFound
 from src.manager import supervise
-from src.manager.manager import ECHO, Manager, load_default
+from src.manager.manager import ECHO, Manager, load_first
 from src.manager.planning import Planner
 from src.manager.supervise import Attempt, Supervised
 from src.settings import Settings
@@ -351,7 +351,7 @@ def test_without_load_on_demand_only_the_loaded_model_answers(tmp_path, model_pa
 
 def test_an_unknown_default_model_is_told_at_the_start_and_to_who_relies_on_it():
     with Server(INFERENCE_ENGINE="echo", DEFAULT_MODEL="gpt-4") as server:
-        told = "The default model is not loaded: The model 'gpt-4' does not exist. Models here: echo."
+        told = "The model gpt-4 is not loaded at the start: The model 'gpt-4' does not exist. Models here: echo."
         wait_until(lambda: told in server.output, what="the word on the terminal")
         assert told in server.log("errors")
         response = ask(server)
@@ -412,9 +412,9 @@ def test_the_default_model_is_the_first_of_the_folder_or_the_one_set(tmp_path):
     assert Manager(Settings(models_dir=str(tmp_path)), tmp_path).default_model() is None
 
 
-def test_load_default_gives_up_on_a_model_that_is_not_there(tmp_path):
+def test_load_first_gives_up_on_a_model_that_is_not_there(tmp_path):
     async def check(manager: Manager) -> None:
-        assert await load_default(manager) is None
+        assert await load_first(manager) is None
         with pytest.raises(ModelNotFound, match="'nowhere' does not exist"):
             await manager.resolve(None)
 

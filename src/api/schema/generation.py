@@ -53,8 +53,11 @@ class GenerationRequest(ConstraintFields):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     include_stop_str_in_output: bool | None = None
     timings: bool | None = None
+    timeout: float | None = Field(None, gt=0, le=86_400)
 
-    @field_validator("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", mode="before")
+    @field_validator(
+        "temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "timeout", mode="before"
+    )
     @classmethod
     def _not_a_boolean(cls, value: Any) -> Any:
         if isinstance(value, bool):

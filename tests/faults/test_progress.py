@@ -1,0 +1,116 @@
+"""An answer cut at every one of its events and gone on with by another runner is the answer of one runner."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+
+import pytest
+from msgspec.structs import replace
+
+from src.api.progress import Progress
+from src.engines.base import EngineOptions
+from src.engines.echo import EchoEngine
+from src.protocol import Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt
+from src.runner.generation import Generator
+from src.runner.loop import EngineLoop
+from src.sampling import SamplingParams
+from src.text.tokenizer import ByteTokenizer
+
+
+@contextlib.asynccontextmanager
+async def runner():
+    loop = EngineLoop(lambda: EchoEngine(EngineOptions(model_path="", context_length=256, step_delay=0.001)), on_death=lambda: None)
+    await loop.start()
+    try:
+        yield Generator(loop, ByteTokenizer(), None, 256)
+    finally:
+        loop.close()
+
+
+async def events_of(generator: Generator, request: Generate) -> list:
+    return [event async for event in generator.generate(request) if not isinstance(event, OnTrial)]
+
+
+def told(events: list) -> dict:
+    """What a client gets to know, however it was cut into events."""
+    texts, logprobs, reasons = defaultdict(str), defaultdict(list), {}
+    for event in events:
+        if isinstance(event, Delta):
+            texts[event.index] += event.text
+            logprobs[event.index] += [(entry.token, entry.logprob) for entry in event.logprobs]
+        elif isinstance(event, Ended):
+            assert event.index not in reasons, "it ended twice"
+            reasons[event.index] = event.reason
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    assert sum(isinstance(event, Started) for event in events) == 1
+    counts = (events[-1].prompt_tokens, events[-1].completion_tokens, events[-1].cached_tokens)
+    return {"texts": dict(texts), "logprobs": dict(logprobs), "reasons": reasons, "counts": counts}
+
+
+def asked(*prompts: str, logprobs: int | None = None, ignore_eos: bool = False, **fields) -> Generate:
+    sampling = SamplingParams(seed=1, logprobs=logprobs, ignore_eos=ignore_eos)
+    return Generate(prompts=[TextPrompt(text=text) for text in prompts], sampling=sampling, **fields)
+
+
+REQUESTS = {
+    "plain": asked("hello"),
+    "two choices of two prompts": asked("hello", "hi", n=2),
+    "characters of several bytes": asked("käse 日本語 🎈!"),
+    "a stop string in the middle": asked("abcxabxyzabc", stop=["xyz"]),
+    "what could have become a stop string": asked("hello xy", stop=["xyz"]),
+    "a stop string that nearly comes": asked("abxabxabxy", stop=["xyz", "bxabz"]),
+    "logprobs": asked("hello", logprobs=1),
+    "logprobs and a stop string": asked("abxyabxyzabc", logprobs=0, stop=["xyz"]),
+    "logprobs and what could have become one": asked("ab日本xy", logprobs=0, stop=["xyz"]),
+    "cut off by its length": asked("hello", max_tokens=7, ignore_eos=True),
+    "the prompt comes first": asked("hello", "hi", n=2, echo=True),
+    "a stop string within another": asked("xyxyxy", stop=["xyx"]),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_it_may_be_cut_at_every_event(name):
+    request = REQUESTS[name]
+
+    async def main() -> None:
+        async with runner() as first, runner() as second:
+            events = await events_of(first, request)
+            whole = told(events)
+            for cut in range(len(events)):
+                progress = Progress(request)
+                joined = [new for event in events[:cut] for new in progress.push(event)]
+                rest = await events_of(second, progress.again())
+                joined += [new for event in rest for new in progress.push(event)]
+                assert told(joined) == whole, f"cut behind {events[:cut]}"
+
+    asyncio.run(main())
+
+
+def test_it_may_be_cut_many_times_and_never_draws_more_than_is_missing():
+    request = asked("abcdefgh", "xyz", n=2, logprobs=1)
+
+    async def main() -> None:
+        async with runner() as generator:
+            whole = told(await events_of(generator, request))
+            progress, joined, asking = Progress(request), [], request
+            for keep in range(1, 12):
+                rest = (await events_of(generator, asking))[:keep]
+                joined += [new for event in rest for new in progress.push(event)]
+                asking = progress.again()
+            joined += [new for event in await events_of(generator, asking) for new in progress.push(event)]
+            assert told(joined) == whole
+
+    asyncio.run(main())
+
+
+def test_a_request_of_which_nothing_is_known_is_asked_as_it_was():
+    request = asked("hello", echo=True)
+    progress = Progress(request)
+    assert progress.again() == request
+    progress.push(Started(prompt_tokens=5, cached_tokens=0, queue_seconds=0))
+    progress.push(Delta(text="hello"))
+    assert progress.again() == request, "its own echo counts for nothing"
+    progress.push(Delta(text="h", tokens=[104]))
+    assert progress.again() == replace(request, resume=[[104]])
+    assert progress.fruitless == 1

@@ -6,6 +6,7 @@ ServiceError                      one refused or failed request
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
 ├── InvalidSchema                 400  a schema, an expression or a grammar that no answer can be held to
+├── UnsupportedContent            400  a part of a message that is no text
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
 ├── InvalidAPIKey                 401  no key, or not one of ours: which of both is not told
 ├── OperatorOnly                  403  only for who runs this server
@@ -79,6 +80,10 @@ class UnsupportedField(_ClientError):
 
 class InvalidSchema(_ClientError):
     code = "invalid_schema"
+
+
+class UnsupportedContent(_ClientError):
+    code = "unsupported_content"
 
 
 class ContextLengthExceeded(_ClientError):

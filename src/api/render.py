@@ -14,6 +14,7 @@ from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
 Chunk = dict[str, Any]
 Event = Started | Delta | Ended | Finished
 PING = b": ping\n\n"  # a comment: clients skip it, dead connections show
+REASONING = ("reasoning_content", "reasoning")  # two names that clients look for
 DONE = b"data: [DONE]\n\n"
 
 
@@ -50,7 +51,8 @@ class Renderer(ABC):
                     if first := self._first(index):
                         yield self._chunk([first])
             elif isinstance(event, Delta):
-                yield self._chunk([self._said(event)])
+                for delta in _one_call_each(event):
+                    yield self._chunk([self._said(delta)])
             elif isinstance(event, Ended):
                 yield self._chunk([self._last(event)])
             else:
@@ -128,7 +130,7 @@ class ChatRenderer(Renderer):
     def _said(self, delta: Delta) -> Chunk:
         said: Chunk = {}
         if delta.reasoning:
-            said["reasoning_content"] = delta.reasoning
+            said |= dict.fromkeys(REASONING, delta.reasoning)
         if delta.text:
             said["content"] = delta.text
         if delta.tool_calls:
@@ -145,8 +147,9 @@ class ChatRenderer(Renderer):
     def _add(self, whole: Chunk, part: Chunk) -> None:
         message, delta = whole["message"], part["delta"]
         message["content"] += delta.get("content", "")
-        if reasoning := delta.get("reasoning_content"):
-            message["reasoning_content"] = message.get("reasoning_content", "") + reasoning
+        for name in REASONING:
+            if name in delta:
+                message[name] = message.get(name, "") + delta[name]
         for piece in delta.get("tool_calls", []):
             calls = message.setdefault("tool_calls", [])
             if "id" in piece:
@@ -197,6 +200,13 @@ class CompletionRenderer(Renderer):
 
     def _add(self, whole: Chunk, part: Chunk) -> None:
         whole["text"] += part["text"]
+
+
+def _one_call_each(delta: Delta) -> Iterator[Delta]:
+    """Clients put a chunk's pieces of calls together by their index: there may be no two of one call in it."""
+    yield msgspec.structs.replace(delta, tool_calls=delta.tool_calls[:1])
+    for piece in delta.tool_calls[1:]:
+        yield Delta(index=delta.index, tool_calls=[piece])
 
 
 def _call_piece(call: Any) -> Chunk:

@@ -18,6 +18,14 @@ class ChatPrompt(Message, frozen=True, kw_only=True):
     """Messages for the model's chat template: {"role": str, "content": str | None, ...} each."""
 
     messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []  # OpenAI's objects; those that may be called
+    must_call: bool = False
+    only_tool: str | None = None  # the name of the one that may be called
+    parallel_calls: bool = True  # more than one call is allowed
+    variables: dict[str, Any] = {}  # for the template
+    reasoning_effort: str | None = None
+    generation_prompt: bool = True  # the prompt ends where the assistant's answer begins
+    continued: bool = False  # the answer goes on with the last message
 
 
 class TextPrompt(Message, frozen=True, kw_only=True):

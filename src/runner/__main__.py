@@ -72,7 +72,7 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits)
+        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits, spec.tool_format)
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:

@@ -2,6 +2,8 @@
 
 import secrets
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from src.engines.base import Logprobs, Step
 from src.protocol import Delta, Generate, TokenLogprob, ToolCallDelta
@@ -9,18 +11,23 @@ from src.text.channels import Channels, Said
 from src.text.decode import StopMachine, Utf8Decoder
 from src.text.tokenizer import Tokenizer
 
+NOTHING: Mapping[int, bytes] = MappingProxyType({})
 LOWEST = -9999.0  # JSON knows no -inf; OpenAI's own stand-in
 
 
 class Choice:
     """token -> bytes -> text -> stops -> channels. `finish` is set once the last step or a stop string is there."""
 
-    def __init__(self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels) -> None:
+    def __init__(
+        self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels, shown: Mapping[int, bytes] = NOTHING
+    ) -> None:
+        """`shown`: control tokens that the channels have to see, as the bytes of their text."""
         self.index = index
         self.finish: str | None = None
         self.completion_tokens = self.reasoning_tokens = 0
         self._tokenizer = tokenizer
         self._channels = channels
+        self._shown = shown
         self._decoder, self._stops = Utf8Decoder(), StopMachine(request.stop, included=request.include_stop)
         self._min_tokens = request.sampling.min_tokens
         self._said = Said()
@@ -41,7 +48,7 @@ class Choice:
         self.completion_tokens += 1
         # A token that ends the answer is no part of it, and a resumed job is to draw it again.
         ends = step.finish == "stop"
-        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token))
+        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token) or self._shown.get(step.token, b""))
         if not ends:
             self._unsent.append(step.token)
             self._logprobs.push(self._named(step.token, step.logprobs) if step.logprobs else None, len(text))
@@ -83,15 +90,14 @@ class Choice:
         return "tool_calls" if self._channels.called and self.finish == "stop" else self.finish
 
     def _say(self, text: str) -> None:
+        thought = self._channels.thinks
         pieces = [self._channels.push(text)] if text else []
         if self.finish:
             pieces.append(self._channels.flush())
         for said in pieces:
-            self._said.content += said.content
-            self._said.reasoning += said.reasoning
-            self._said.calls += said.calls
-            if said.reasoning:
-                self.reasoning_tokens += 1
+            self._said.add(said)
+            thought = thought or bool(said.reasoning)
+        self.reasoning_tokens += thought
         self._ready += self._logprobs.said(len(text), at_end=self.finish is not None and not self._stops.stopped)
 
     def _named(self, token: int, logprobs: Logprobs) -> TokenLogprob:

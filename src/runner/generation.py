@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
@@ -13,11 +12,13 @@ from src.engines.base import Grammar, Job
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt, TokenPrompt
 from src.runner.choice import Choice
+from src.runner.grammars import Grammars, functions_of
 from src.runner.loop import EngineLoop, Mailbox
 from src.runner.turnstile import Trial, Turnstile
 from src.sampling import nth_seed
 from src.text.channels import PlainText
-from src.text.grammar import GrammarCompiler, Limits, source_of
+from src.text.dialect import Dialect
+from src.text.grammar import Limits
 from src.text.template import ChatTemplate
 from src.text.tokenizer import Tokenizer
 
@@ -55,18 +56,18 @@ class Generator:
         template: ChatTemplate | None,
         context_length: int,
         grammar_limits: Limits | None = None,
+        tool_format: str | None = None,
     ) -> None:
+        """Raises ModelLoadFailed for a `tool_format` that is not known."""
         self._loop = loop
         self._tokenizer = tokenizer
-        self._template = template
+        self._dialect = Dialect(template, tokenizer, tool_format) if template else None
         self._context_length = context_length
         self._turnstile = Turnstile()
-        self._grammars = GrammarCompiler(tokenizer, grammar_limits)
-        self._compiling = ThreadPoolExecutor(1, "grammar")  # of its own: one that takes seconds keeps no prompt from being encoded
+        self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
 
     def close(self) -> None:
         """No request may be running."""
-        self._compiling.shutdown()
         self._grammars.close()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
@@ -86,11 +87,11 @@ class Generator:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
         prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
-        grammars = await self._compile(request)
+        grammars = await self._grammars.of(request, prompts)
         answers = [
             _Answer(
                 prompt,
-                Choice(index * request.n + choice, request, self._tokenizer, PlainText()),
+                self._choice(index * request.n + choice, request, prompt),
                 first=choice == 0,
                 grammar=grammars[index * request.n + choice],
             )
@@ -184,21 +185,12 @@ class Generator:
             mailbox,
         )
 
-    async def _compile(self, request: Generate) -> list[Grammar | None]:
-        """A grammar for each choice, behind the tokens that are known of it; None where it may say anything. Raises InvalidSchema."""
-        count = request.n * len(request.prompts)
-        constraint = request.constraint
-        if constraint is None:
-            return [None] * count
-        for param in ("ignore_eos", "min_tokens"):
-            if getattr(request.sampling, param):
-                raise InvalidValue(f"{param} cannot go with {constraint.param}, which says where the answer ends.", param)
-        source = await asyncio.to_thread(source_of, constraint.form, constraint.source, self._grammars.limits, constraint.param)
-        thread = None if self._grammars.knows(source) else self._compiling
-        known = request.resume or [[]] * count
-        return await asyncio.get_running_loop().run_in_executor(
-            thread, lambda: [self._grammars.compile(source, tokens, constraint.param) for tokens in known]
-        )
+    def _choice(self, index: int, request: Generate, prompt: list[int]) -> Choice:
+        asked = request.prompts[index // request.n]
+        if self._dialect is None or not isinstance(asked, ChatPrompt):
+            return Choice(index, request, self._tokenizer, PlainText())
+        channels = self._dialect.channels(prompt, functions_of(asked.tools))
+        return Choice(index, request, self._tokenizer, channels, self._dialect.shown)
 
     def _text_of(self, tokens: list[int]) -> str:
         return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
@@ -221,17 +213,29 @@ class Generator:
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         if isinstance(prompt, ChatPrompt):
-            if self._template is None:
-                raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-            for message in prompt.messages:
-                self._refuse_if_too_long(message["content"] or "", "messages")
-            return self._tokenizer.encode(self._template.render(prompt.messages), add_bos=True)
+            text = self._render(prompt)
+            self._refuse_if_too_long(text, "messages")
+            return self._tokenizer.encode(text, add_bos=True)
         if isinstance(prompt, TextPrompt):
             self._refuse_if_too_long(prompt.text, "prompt")
             return self._tokenizer.encode(prompt.text, add_bos=True)
         if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
             raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
         return prompt.tokens
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        if self._dialect is None:
+            raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
+        for message in prompt.messages:
+            self._refuse_if_too_long(message["content"] or "", "messages")
+        return self._dialect.prompt(
+            prompt.messages,
+            tools=prompt.tools,
+            variables=prompt.variables,
+            effort=prompt.reasoning_effort,
+            generation_prompt=prompt.generation_prompt,
+            continued=prompt.continued,
+        )
 
     def _refuse_if_too_long(self, text: str, param: str) -> None:
         """By its size alone, before megabytes cost seconds of rendering and encoding."""

@@ -25,11 +25,17 @@ class Said:
     reasoning: str = ""
     calls: list[CallPiece] = field(default_factory=list)
 
+    def add(self, more: "Said") -> None:
+        self.content += more.content
+        self.reasoning += more.reasoning
+        self.calls += more.calls
+
 
 class Channels(ABC):
     """One answer's. After a flush it is of no use."""
 
     called = False  # whether the answer holds a tool call
+    thinks = False  # whether what comes next is reasoning
 
     @abstractmethod
     def push(self, text: str) -> Said: ...

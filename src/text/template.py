@@ -5,17 +5,21 @@ The environment is the one that templates are written for: transformers' `_compi
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from src.errors import InvalidValue, ModelLoadFailed
 from src.text.guard import Guard
+
+HERE = "\ufdd2"  # a noncharacter: where the last message's content ends
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 
 # What an expression of a template can raise when it meets messages that it was not written for.
 RENDER_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -28,11 +32,14 @@ class ChatTemplate:
         """Raises ModelLoadFailed, with the line of the mistake."""
         environment = _environment()
         try:
-            self._strings = [const.value for const in environment.parse(source).find_all(nodes.Const) if isinstance(const.value, str)]
+            tree = environment.parse(source)
+            self._strings = [const.value for const in tree.find_all(nodes.Const) if isinstance(const.value, str)]
             self._template = environment.from_string(source)
         except (TemplateError, SyntaxError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             raise ModelLoadFailed(f"the model's chat template is wrong{f' in line {line}' if line else ''}: {error}") from error
+        self.source = source
+        self.variables = frozenset(meta.find_undeclared_variables(tree))  # what a request can tell it
         self._guard = Guard(special_texts)
         self._fixed: dict[str, Any] = {
             "bos_token": bos_text,
@@ -44,16 +51,35 @@ class ChatTemplate:
             "strftime_now": _strftime_now,
         }
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
-        """The prompt, up to where the assistant's answer begins. Special tokens in the messages' own text come cut: see Guard.
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+        generation_prompt: bool = True,
+        continued: bool = False,
+    ) -> str:
+        """The prompt, up to where the assistant's answer begins; if `continued`, up to the end of the last message's content.
+        Special tokens in what the request says come cut: see Guard.
 
         Raises InvalidValue where the template refuses the messages or fails on them.
         """
+        if continued:
+            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + HERE}]
         try:
-            return self._template.render(messages=self._guarded(messages), **self._fixed)
+            given = {key: self._guarded(value) for key, value in variables.items()}
+            asked = {"messages": self._guarded(messages), "tools": self._guarded(tools)}
+            begins = {"add_generation_prompt": generation_prompt and not continued}
+            prompt = self._template.render(given | self._fixed | asked | begins)
         except RENDER_ERRORS as error:
             # Not `from error`: its text may quote the prompt, and a traceback ends in a log.
             raise InvalidValue(f"The model's chat template fails on these messages ({type(error).__name__}).", "messages") from None
+        if not continued:
+            return prompt
+        if HERE not in prompt:
+            raise InvalidValue("The model's chat template does not show the last message as it is.", "continue_final_message")
+        return prompt[: prompt.rindex(HERE)]
 
     def _guarded(self, value: object) -> object:
         if isinstance(value, str):

@@ -272,8 +272,25 @@ def test_tool_calls_are_joined_by_their_index_and_leave_no_content():
     assert deltas[2] == {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]}
 
 
-def test_reasoning_is_told_apart_from_content():
+def test_reasoning_is_told_apart_from_content_by_both_of_its_names():
     of = renderer(ChatRenderer)
     events = [STARTED, Delta(reasoning="hm"), Delta(reasoning="m"), Delta(text="yes"), ENDED, FINISHED]
     [choice] = of.fold(of.chunks(events))["choices"]
     assert (choice["message"]["reasoning_content"], choice["message"]["content"]) == ("hmm", "yes")
+    assert choice["message"]["reasoning"] == "hmm"
+    deltas = [chunk["choices"][0]["delta"] for chunk in of.chunks(events) if chunk["choices"]]
+    assert deltas[1] == {"reasoning_content": "hm", "reasoning": "hm"}
+
+
+def test_a_chunk_has_one_piece_of_a_call_at_most():
+    """The SDK takes a first chunk's list as it is: two pieces of one call in it would become two calls."""
+    calls = [
+        ToolCallDelta(index=0, id="call_a", name="f"),
+        ToolCallDelta(index=0, arguments="{}"),
+        ToolCallDelta(index=1, id="call_b", name="g"),
+    ]
+    of = renderer(ChatRenderer)
+    events = [STARTED, Delta(text="So:", tool_calls=calls, tokens=[1]), Ended(reason="tool_calls"), FINISHED]
+    deltas = [chunk["choices"][0]["delta"] for chunk in of.chunks(events) if chunk["choices"]]
+    assert [len(delta.get("tool_calls", [])) for delta in deltas] == [0, 1, 1, 1, 0]
+    assert [delta.get("content") for delta in deltas] == ["", "So:", None, None, None]

@@ -285,7 +285,7 @@ def test_a_body_that_is_no_json_object_is_refused(http, path, body):
         (CHAT, {**HELLO, "stop_token_ids": [300], "stream": True}, "invalid_value", "stop_token_ids"),
         (CHAT, {**HELLO, "audio": {"voice": "alloy"}, "stream": True}, "unsupported_parameter", "audio"),
         (CHAT, {**HELLO, "seed": 2**64}, "invalid_value", "seed"),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content[0].type"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "unsupported_content", "messages[0].content[0]"),
         (COMPLETIONS, {}, "missing_required_parameter", "prompt"),
         (COMPLETIONS, {"prompt": ""}, "invalid_value", "prompt"),
         (COMPLETIONS, {"prompt": [300]}, "invalid_value", "prompt"),

@@ -151,15 +151,15 @@ BAD_CHATS = [
     (message(content=[{"type": "text"}]), MissingField, "messages[0].content[0].text", "required"),
     (message(content=[{"type": "text", "text": None}]), InvalidValue, "messages[0].content[0].text", "valid string"),
     (
-        message(content=[{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": CANARY}}]),
+        message(content=[{"type": "text", "text": "a"}, {"type": "table", "table": CANARY}]),
         InvalidValue,
         "messages[0].content[1].type",
         "'text'",
     ),
-    (message(content=[{"type": "input_audio", "input_audio": {"data": CANARY}}]), InvalidValue, "messages[0].content[0].type", "'text'"),
+    (message(content=[{"type": "formula", "formula": {"data": CANARY}}]), InvalidValue, "messages[0].content[0].type", "'text'"),
     (message(name=5), InvalidValue, "messages[0].name", "valid string"),
     (message(role="tool", tool_call_id=5), InvalidValue, "messages[0].tool_call_id", "valid string"),
-    (message(role="assistant", tool_calls=[{"id": CANARY}]), InvalidValue, "messages[0]", "tool_calls are not supported"),
+    (message(role="assistant", tool_calls=[{"id": CANARY}]), MissingField, "messages[0].tool_calls[0].function", "required"),
     (message(role="assistant", tool_calls=CANARY), InvalidValue, "messages[0].tool_calls", "valid list"),
 ]
 BAD_COMPLETIONS = [
@@ -250,8 +250,10 @@ def test_every_unsupported_field_is_tried():
     assert set(ASKING) == set(UNSUPPORTED)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ASKING.items() for value in values])
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [(kind, name, value) for kind in KINDS for name, values in ASKING.items() for value in values if name not in kind.model_fields],
+)
 def test_a_field_that_cannot_be_honoured_is_refused_by_name(kind, name, value):
     error = refused(kind, {name: value})
     assert type(error) is UnsupportedField

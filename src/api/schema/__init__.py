@@ -28,5 +28,5 @@ def parse(kind: type[Strict], body: dict[str, Any]) -> Any:
     """The body as `kind`. Raises InvalidValue, MissingField or UnsupportedField; param names the field."""
     parsed = validate(kind, body)
     if issubclass(kind, GenerationRequest):
-        refuse_unsupported(body)
+        refuse_unsupported(body, kind.model_fields)
     return parsed

@@ -5,50 +5,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from src.api.schema.fields import INT32_MAX, AsList, AsString, ByShape, Strict
+from src.api.schema.fields import INT32_MAX, AsObject, AsString, ByKind
 from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
+from src.api.schema.messages import MAX_MESSAGES, ChatMessage, refuse_media
+from src.api.schema.template import TemplateVariables
+from src.api.schema.tools import NamedChoice, Tools
 from src.protocol import ChatPrompt, Generate
 
-
-class TextPart(Strict):
-    type: Literal["text"]
-    text: str
-
-
-Content = Annotated[Annotated[str, AsString] | Annotated[list[TextPart], Field(min_length=1), AsList], ByShape]
-
-
-class ChatMessage(Strict):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Content | None = None
-    name: str | None = None
-    tool_call_id: str | None = None
-    tool_calls: list[Any] | None = None
-
-    @model_validator(mode="after")
-    def _has_content(self) -> "ChatMessage":
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"content is required for the role {self.role}")
-        if self.tool_calls:
-            raise ValueError("tool_calls are not supported yet")
-        return self
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a chat template takes it: one string; developer is OpenAI's newer name of system."""
-        content = self.content
-        if isinstance(content, list):
-            content = "\n".join(part.text for part in content)
-        role = "system" if self.role == "developer" else self.role
-        message = {"role": role, "content": content, "name": self.name, "tool_call_id": self.tool_call_id}
-        return {key: value for key, value in message.items() if value is not None or key == "content"}
+ToolChoice = Annotated[Annotated[Literal["none", "auto", "required"], AsString] | Annotated[NamedChoice, AsObject], ByKind]
 
 
 class ChatRequest(GenerationRequest):
-    messages: list[ChatMessage] = Field(min_length=1, max_length=2048)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
 
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        if isinstance(body, dict):
+            refuse_media(body.get("messages"))
+        return body
 
     @field_validator("top_logprobs")
     @classmethod
@@ -57,8 +45,54 @@ class ChatRequest(GenerationRequest):
             raise ValueError("logprobs has to be true with it")
         return count
 
+    @field_validator("tools")
+    @classmethod
+    def _differ(cls, tools: Tools | None) -> Tools | None:
+        names = [tool.function.name for tool in tools or []]
+        if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+            raise ValueError(f"two functions have the name {twice}")
+        return tools
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _is_there(cls, choice: Any, info: ValidationInfo) -> Any:
+        if choice in (None, "none", "auto") or "tools" not in info.data:
+            return choice
+        names = [tool.function.name for tool in info.data["tools"] or []]
+        if not names:
+            raise ValueError("tools are required with it")
+        if isinstance(choice, NamedChoice) and choice.function.name not in names:
+            raise ValueError(f"tools have no function {choice.function.name}")
+        return choice
+
+    @field_validator("continue_final_message")
+    @classmethod
+    def _can_go_on(cls, goes_on: bool | None, info: ValidationInfo) -> bool | None:
+        if not goes_on:
+            return goes_on
+        if info.data.get("add_generation_prompt"):
+            raise ValueError("it cannot go with add_generation_prompt, which begins a message of its own")
+        last = info.data["messages"][-1] if info.data.get("messages") else None
+        if last and (last.role != "assistant" or not last.as_dict()["content"] or last.tool_calls):
+            raise ValueError("the last message has to be the assistant's, with content and no tool calls")
+        return goes_on
+
     def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
-        prompt = ChatPrompt(messages=[message.as_dict() for message in self.messages])
+        choice = self.tool_choice or "auto"
+        # Tools that the model must not call are not shown to it.
+        tools = [tool.as_dict() for tool in self.tools or []] if choice != "none" else []
+        only = choice.function.name if isinstance(choice, NamedChoice) else None
+        prompt = ChatPrompt(
+            messages=[message.as_dict() for message in self.messages],
+            tools=tools,
+            must_call=only is not None or choice == "required",
+            only_tool=only,
+            parallel_calls=self.parallel_tool_calls is not False,
+            variables=self.chat_template_kwargs or {},
+            reasoning_effort=self.reasoning_effort,
+            generation_prompt=self.add_generation_prompt is not False,
+            continued=bool(self.continue_final_message),
+        )
         return self._generate([prompt], self.max_completion_tokens or self.max_tokens, defaults)
 
     def _top_logprobs(self) -> int | None:

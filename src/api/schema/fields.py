@@ -11,7 +11,8 @@ INT64_MAX = 2**63 - 1
 
 # Picks the one form of a field that can be a string or a list, so that an error tells what is wrong with that form.
 ByShape = Discriminator(lambda value: "as list" if isinstance(value, list) else "as string")
-AsString, AsList = Tag("as string"), Tag("as list")
+AsString, AsList, AsObject = Tag("as string"), Tag("as list"), Tag("as object")
+ByKind = Discriminator(lambda value: "as object" if isinstance(value, dict) else "as string")
 
 
 class Strict(BaseModel):

@@ -1,5 +1,6 @@
 """Fields that this server knows but cannot honour: refused, unless their value asks for nothing. Knows nothing of the others."""
 
+from collections.abc import Container
 from typing import Any
 
 from src.errors import UnsupportedField
@@ -41,8 +42,11 @@ INSTEAD = {
 }
 
 
-def refuse_unsupported(body: dict[str, Any]) -> None:
+def refuse_unsupported(body: dict[str, Any], known: Container[str]) -> None:
+    """`known`: fields that this kind of request has."""
     for name, neutral in UNSUPPORTED.items():
+        if name in known:
+            continue
         # By type too: False == 0 and True == 1 in Python, and n=true is a mistake.
         if name in body and not any(body[name] == value and type(body[name]) is type(value) for value in neutral):
             advice = INSTEAD.get(name, "Leave it out.")

@@ -5,13 +5,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
 
 from src.errors import EngineError, InvalidSchema
 from src.text.grammar.matcher import Refused, compile_source
-from src.text.grammar.source import Limits
+from src.text.grammar.source import Limits, grammars_of
 from src.text.grammar.trial import Trial
 from src.text.grammar.vocabulary import Vocabulary
 from src.text.tokenizer import Tokenizer
@@ -77,7 +76,7 @@ class GrammarCompiler:
             text = f"start: {begins}TEXT {self._expression(end)} GAP? @answer\nTEXT: /(?s:.*)/"
         else:
             text = f"start: {begins}text GAP? @answer\ntext[lazy]: /(?s:.*)/ {self._expression(end)}"
-        first, *others = _grammars_of(source)
+        first, *others = grammars_of(source)
         grammars = [{"lark_grammar": f"{text}\nGAP: /[ \\n]{{1,4}}/"}, {**first, "name": "answer"}, *others]
         return json.dumps({"grammars": grammars}, ensure_ascii=False)
 
@@ -108,6 +107,7 @@ class GrammarCompiler:
         try:
             trial.check(source)
             found = compile_source(vocabulary_of_llguidance, source)
+            found.compute_bitmask()  # the first takes the longest: not in each job, and not in the engine's thread
         except Refused as refused:
             found = refused
         with self._lock:
@@ -118,11 +118,3 @@ class GrammarCompiler:
         self._kept[source] = found
         while len(self._kept) > KEPT or (len(self._kept) > 1 and sum(map(len, self._kept)) > KEPT_BYTES):
             self._kept.popitem(last=False)
-
-
-def _grammars_of(source: str) -> list[dict[str, Any]]:
-    """A source as the list of grammars that llguidance's JSON holds."""
-    if source.lstrip().startswith("{"):
-        grammars: list[dict[str, Any]] = json.loads(source)["grammars"]
-        return grammars
-    return [{"lark_grammar": source}]

@@ -20,8 +20,6 @@ class Refused(Exception):
 def compile_source(vocabulary: LLTokenizer, source: str) -> LLMatcher:
     """Raises Refused."""
     matcher = LLMatcher(vocabulary, source, limits=LIMITS, log_level=0)
-    if not matcher.is_error():
-        matcher.compute_bitmask()  # some find only here that nothing at all can be written
     if matcher.is_error():
         raise Refused(_reason(matcher.get_error()))
     if warnings := matcher.get_grammar_warnings():  # it would go on without something
@@ -30,7 +28,8 @@ def compile_source(vocabulary: LLTokenizer, source: str) -> LLMatcher:
 
 
 def try_out(matcher: LLMatcher) -> None:
-    """Write the beginnings of some answers. Raises Refused where that takes long: it would at every token."""
+    """Write the beginnings of some answers. Raises Refused where that takes long, for it would at every token, and where nothing
+    can be written at all, which some find only then."""
     began = time.thread_time()
     for seed in range(WALKS):
         _walk(matcher.deep_copy(), random.Random(seed))

@@ -117,3 +117,11 @@ def _unenforceable(schema: Any) -> Iterator[tuple[str, str]]:
     for keyword, value in schema.items():
         if keyword not in DATA:
             yield from _unenforceable(value)
+
+
+def grammars_of(source: str) -> list[dict[str, Any]]:
+    """A source as the list of grammars that llguidance's JSON holds."""
+    if source.lstrip().startswith("{"):
+        grammars: list[dict[str, Any]] = json.loads(source)["grammars"]
+        return grammars
+    return [{"lark_grammar": source}]

@@ -1,0 +1,136 @@
+"""How one model talks: its chat template, its tool calls, its reasoning. Knows no request, no tokens but by the tokenizer.
+
+What a template can do is found out once, by trying it on a small conversation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from src.errors import InvalidValue, UnsupportedField
+from src.text.channels import Channels, PlainText
+from src.text.grammar import GrammarCompiler
+from src.text.history import History, Message
+from src.text.template import ChatTemplate
+from src.text.thinking import MARKS, Marks, Phase, Thinking, phase
+from src.text.tokenizer import Tokenizer
+from src.text.tools import by_name, harmony
+from src.text.tools.call import Function
+from src.text.tools.lark import Lark, Token, Want
+
+SWITCHES = ("enable_thinking", "thinking")  # two names that templates have for one thing
+EFFORT = "reasoning_effort"
+
+
+class Dialect:
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, tool_format: str | None = None) -> None:
+        """Raises ModelLoadFailed for a `tool_format` that is not known."""
+        self._template = template
+        self._tokenizer = tokenizer
+        self._history = History(template, tool_format)
+        self._format = by_name(self._history.format)
+        self._harmony = self._history.format == "harmony"
+        self._marks = None if self._harmony else _marks(template.source, tokenizer)
+        texts = [*self._format.MARKERS, *((self._marks.opening, self._marks.closing) if self._marks else ())]
+        tokens = ((text, self.token_of(text)) for text in texts)
+        self.shown = {token.id: text.encode() for text, token in tokens if token and token.control}  # markers without bytes
+
+    def prompt(
+        self,
+        messages: list[Message],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any],
+        effort: str | None = None,
+        generation_prompt: bool = True,
+        continued: bool = False,
+    ) -> str:
+        """Raises InvalidValue or UnsupportedField for what the template refuses or does not know."""
+        messages, shown = self._history.as_the_template_wants(messages, tools or [])
+        return self._template.render(
+            messages,
+            tools=shown,
+            variables=self._variables(variables, effort),
+            generation_prompt=generation_prompt,
+            continued=continued,
+        )
+
+    def channels(self, prompt: list[int], functions: list[Function]) -> Channels:
+        """A machine for one answer to the prompt; calls are read where there are functions."""
+        if self._harmony:
+            return harmony.reader(functions)
+        answer = self._format.reader(functions) if functions else PlainText()
+        if self._marks is None:
+            return answer
+        return Thinking(self._marks, answer, phase(self._marks, self._end_of(prompt)))
+
+    def grammar(
+        self,
+        prompt: list[int],
+        functions: list[Function],
+        *,
+        forced: bool,
+        parallel: bool,
+        content: str | None,
+        grammars: GrammarCompiler,
+    ) -> str | None:
+        """The source of an answer's grammar; None where any text will do. `content`: that of an answer that is no call.
+
+        Raises InvalidSchema for a strict function whose schema cannot be enforced.
+        """
+        if not (forced or content is not None or any(one.strict for one in functions) or (functions and not parallel)):
+            return None
+        where = phase(self._marks, self._end_of(prompt))
+        if content is not None and not functions and not self._harmony and where is Phase.OVER:
+            return content
+        lark = Lark(self.token_of, grammars, content)
+        want = Want(forced=forced, parallel=parallel, content=bool(content), marks=self._marks, phase=where)
+        if functions or self._harmony:
+            return lark.source(self._format.grammar(lark, functions, want))
+        return lark.source(f"{lark.thinking(want)} {lark.content}")
+
+    def token_of(self, text: str) -> Token | None:
+        tokens = self._tokenizer.encode(text, add_bos=False)
+        return Token(tokens[0], control=not self._tokenizer.piece(tokens[0])) if len(tokens) == 1 else None
+
+    def _end_of(self, prompt: list[int]) -> str:
+        return b"".join(self._tokenizer.name(token) for token in prompt[-16:]).decode(errors="replace")
+
+    def _variables(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
+        known = self._template.variables
+        variables: dict[str, Any] = {}
+        for key, value in given.items():
+            names = SWITCHES if key in SWITCHES else (key,)
+            found = [name for name in names if name in known]
+            if not found and value not in (None, False):
+                raise InvalidValue(f"This model's chat template does not know {key}.", f"chat_template_kwargs.{key}")
+            variables |= dict.fromkeys(found, value)
+        return variables | (self._effort(effort) if effort else {})
+
+    def _effort(self, effort: str) -> dict[str, Any]:
+        """A template knows levels, or reasoning that is on or off, or nothing."""
+        known = self._template.variables
+        if EFFORT in known:
+            return {EFFORT: effort}
+        if switches := [name for name in SWITCHES if name in known]:
+            return dict.fromkeys(switches, effort != "none")
+        if effort != "none" and self._marks is None:
+            raise UnsupportedField("This model does not reason, so reasoning_effort has no meaning for it. Leave it out.", EFFORT)
+        if effort == "none" and self._marks is not None:
+            raise UnsupportedField("This model always reasons: its chat template knows no way to leave it out.", EFFORT)
+        return {}
+
+
+def _marks(template: str, tokenizer: Tokenizer) -> Marks | None:
+    """What the model's reasoning stands between, by its template or vocabulary."""
+    return next(
+        (
+            marks
+            for marks in MARKS
+            if marks.closing in template or all(_is_one_token(text, tokenizer) for text in (marks.opening, marks.closing))
+        ),
+        None,
+    )
+
+
+def _is_one_token(text: str, tokenizer: Tokenizer) -> bool:
+    return len(tokenizer.encode(text, add_bos=False)) == 1

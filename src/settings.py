@@ -9,7 +9,7 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,6 +21,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SECRETS = ("api_key", "rate_limit_storage")  # each of which may stand in a file of its own
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+")
 _STORAGE = re.compile(r"memory|(redis|rediss|redis\+unix)://\S+")
+
+
+# Settings that vLLM has by the same names.
+VLLM = (
+    *("dtype", "quantization", "kv_cache_dtype", "gpu_memory_utilization", "enforce_eager"),
+    *("tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend"),
+)
 
 
 class Settings(BaseModel):
@@ -86,6 +93,16 @@ class Settings(BaseModel):
         le=1,
         description="share of the memory that MLX may use: on Metal of the recommended working set, on a CPU of what is free",
     )
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="vLLM: type of the weights in memory")
+    quantization: str = Field("", description="vLLM: how the weights are quantised; empty: as the model's files say")
+    kv_cache_dtype: str = Field("auto", min_length=1, description="vLLM: type of the KV cache, as fp8")
+    gpu_memory_utilization: float = Field(0.92, gt=0, le=1, description="vLLM: share of each GPU's memory that it takes")
+    tensor_parallel_size: int = Field(1, ge=1, le=1024, description="vLLM: GPUs (on CPUs: processes) that share each layer")
+    pipeline_parallel_size: int = Field(1, ge=1, le=1024, description="vLLM: groups of these that share the layers out among them")
+    distributed_executor_backend: Literal["auto", "mp", "ray"] = Field(
+        "auto", description="vLLM: what runs these: mp on this machine, ray on several; auto: vLLM's choice"
+    )
+    enforce_eager: bool = Field(False, description="vLLM: compile nothing: loads faster, computes slower")
     echo_step_ms: float = Field(0, ge=0, le=10_000, description="milliseconds one step of the echo engine takes")
     echo_fault: str = Field(
         "",
@@ -108,6 +125,10 @@ class Settings(BaseModel):
     idempotency_max_bytes: int = Field(64 * 2**20, ge=0, description="size of the ended answers kept, in all")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
+    response_store_size: int = Field(
+        0, ge=0, description="responses kept for previous_response_id, till the server stops; the oldest go first; 0: none"
+    )
+    strict_fields: bool = Field(False, description="refuse fields that a route does not know, rather than name them in X-Ignored-Fields")
     max_grammar_bytes: int = Field(64 * 1024, ge=1, description="size of a request's JSON schema, regular expression, choices or grammar")
     max_grammar_depth: int = Field(32, ge=1, le=100, description="objects and lists in each other in a request's JSON schema")
     grammar_compile_seconds: float = Field(5, gt=0, le=60, description="seconds it may take to compile one")
@@ -230,6 +251,11 @@ class Settings(BaseModel):
     def cached_prefixes(self) -> int:
         return self.cache_size if self.enable_caching else 0
 
+    @property
+    def vllm(self) -> dict[str, Any]:
+        """What is set of vLLM's own settings."""
+        return {name: value for name in VLLM if (value := getattr(self, name)) != type(self).model_fields[name].default}
+
     @classmethod
     def load(cls, env_file: Path | None = ROOT / ".env") -> "Settings":
         """Read the environment over `env_file` over the defaults. An empty value counts as not set.
@@ -241,7 +267,15 @@ class Settings(BaseModel):
             private.check_mode(env_file, f"{env_file.name} holds secrets")
         found = {**in_file, **os.environ}
         values = {name: found[name.upper()] for name in cls.model_fields if found.get(name.upper())}
-        for name in ("inference_engine", "device_type", "worker_class", "kv_cache_type", "log_format"):
+        for name in (
+            "inference_engine",
+            "device_type",
+            "worker_class",
+            "kv_cache_type",
+            "log_format",
+            "dtype",
+            "distributed_executor_backend",
+        ):
             if name in values:
                 values[name] = str(values[name]).lower()
         if "log_level" in values:

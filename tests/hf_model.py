@@ -45,12 +45,13 @@ PRE_TOKENIZERS = {
 }
 
 
-def hf_model(dtype: str = "bfloat16", gguf: Path = GGUF) -> Path:
+def hf_model(dtype: str = "bfloat16", gguf: Path = GGUF, kv_heads: int = 0) -> Path:
     """The folder, named after the model: its parent can serve as MODELS_DIR. Made where this machine has none yet.
 
-    `dtype` of the weights: bfloat16 or float32.
+    `dtype` of the weights: bfloat16 or float32. `kv_heads`: more than it has, the others of zeros, which changes nothing of what
+    it says: to be shared out among ranks the model's own 3 (with 9 of queries) are an odd number.
     """
-    digest = hashlib.sha256(dtype.encode() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(f"{dtype} {kv_heads}".encode() + Path(__file__).read_bytes())
     with gguf.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
@@ -60,7 +61,7 @@ def hf_model(dtype: str = "bfloat16", gguf: Path = GGUF) -> Path:
         making = Path(tempfile.mkdtemp(prefix="making-", dir=CACHE))
         try:
             (making / NAME).mkdir()
-            convert(gguf, dtype, making / NAME)
+            convert(gguf, dtype, making / NAME, kv_heads)
             making.rename(home)
         except OSError:
             if not home.is_dir():  # else another process was faster
@@ -70,7 +71,7 @@ def hf_model(dtype: str = "bfloat16", gguf: Path = GGUF) -> Path:
     return home / NAME
 
 
-def convert(gguf: Path, dtype: str, folder: Path) -> None:
+def convert(gguf: Path, dtype: str, folder: Path, kv_heads: int = 0) -> None:
     """Write config, weights and tokenizer of a GGUF file into an empty folder."""
     from gguf import GGUFReader
 
@@ -78,11 +79,14 @@ def convert(gguf: Path, dtype: str, folder: Path) -> None:
     meta = {name: field.contents() for name, field in reader.fields.items()}
     assert meta["general.architecture"] == "llama"
     assert meta["tokenizer.ggml.model"] == "gpt2"
-    write_safetensors(folder / "model.safetensors", dtype, dict(weights(reader, meta)))
+    tensors = dict(weights(reader, meta))
+    if kv_heads:
+        tensors = {name: with_heads(name, array, meta, kv_heads) for name, array in tensors.items()}
+    write_safetensors(folder / "model.safetensors", dtype, tensors)
     tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
     ends = {"bos_token_id": meta["tokenizer.ggml.bos_token_id"], "eos_token_id": meta["tokenizer.ggml.eos_token_id"]}
     for name, content in {
-        "config.json": {**config(meta, dtype, tied), **ends},
+        "config.json": {**config(meta, dtype, tied, kv_heads), **ends},
         "generation_config.json": ends,
         "tokenizer.json": tokenizer(meta),
         "tokenizer_config.json": tokenizer_config(meta),
@@ -90,8 +94,9 @@ def convert(gguf: Path, dtype: str, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1))
 
 
-def config(meta: dict[str, Any], dtype: str, tied: bool) -> dict[str, Any]:
+def config(meta: dict[str, Any], dtype: str, tied: bool, kv_heads: int = 0) -> dict[str, Any]:
     heads, width = meta["llama.attention.head_count"], meta["llama.embedding_length"]
+    group = heads // meta["llama.attention.head_count_kv"]
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -99,8 +104,8 @@ def config(meta: dict[str, Any], dtype: str, tied: bool) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": meta["llama.feed_forward_length"],
         "num_hidden_layers": meta["llama.block_count"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": meta["llama.attention.head_count_kv"],
+        "num_attention_heads": group * kv_heads or heads,
+        "num_key_value_heads": kv_heads or meta["llama.attention.head_count_kv"],
         "head_dim": width // heads,
         "max_position_embeddings": meta["llama.context_length"],
         "rms_norm_eps": meta["llama.attention.layer_norm_rms_epsilon"],
@@ -127,6 +132,20 @@ def weights(reader: Any, meta: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             rows, columns = array.shape
             array = array.reshape(heads[name], rows // heads[name] // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
         yield f"{f'model.layers.{block}.' if block else ''}{NAMES[name]}.weight", array
+
+
+def with_heads(name: str, array: Any, meta: dict[str, Any], kv_heads: int) -> Any:
+    """A tensor with heads of zeros behind its own, where it has heads."""
+    import numpy
+
+    heads, of_kv = meta["llama.attention.head_count"], meta["llama.attention.head_count_kv"]
+    size = meta["llama.embedding_length"] // heads
+    more = {"q_proj": heads // of_kv, "o_proj": heads // of_kv, "k_proj": 1, "v_proj": 1}
+    part = name.split(".")[-2]
+    if part not in more:
+        return array
+    rows = more[part] * (kv_heads - of_kv) * size
+    return numpy.pad(array, ((0, 0), (0, rows)) if part == "o_proj" else ((0, rows), (0, 0)))
 
 
 def write_safetensors(path: Path, dtype: str, tensors: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Server:
         path = self.folder / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
-    def wait_healthy(self, timeout: float = 60) -> None:
+    def wait_healthy(self, timeout: float = 240) -> None:
         def healthy() -> bool:
             assert self.process.poll() is None, f"the server ended:\n{self.output}"
             with contextlib.suppress(httpx.TransportError):

@@ -34,10 +34,14 @@ ALLOWED = {
     "engines.queue": {"engines.base"},
     "engines.budget": set(),
     "engines.prefix": set(),
+    "engines.folder": {"errors"},
     "engines.echo": {"engines.base", "engines.queue", "sampling", "errors"},
     "engines.llamacpp": {"engines.llamacpp", "engines.base", "engines.queue", "engines.budget", "engines.prefix", "sampling", "errors"},
-    "engines.mlx": {"engines.mlx", "engines.base", "engines.queue", "engines.budget", "engines.prefix", "sampling", "errors"},
-    "engines.vllm": {"engines.vllm", "engines.base", "sampling", "errors"},
+    "engines.mlx": {
+        *("engines.mlx", "engines.base", "engines.folder", "engines.queue", "engines.budget", "engines.prefix"),
+        *("sampling", "errors"),
+    },
+    "engines.vllm": {"engines.vllm", "engines.base", "engines.folder", "engines.queue", "sampling", "errors"},
     "runner": {"runner", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs", "spec"},
     "manager": {

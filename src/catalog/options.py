@@ -23,6 +23,25 @@ FILE = "models.toml"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
+class VLLMOptions(BaseModel):
+    """vLLM's own settings of one model, by vLLM's names. Those of the service that mean the same go without saying:
+    context_length is max_model_len, max_parallel_sequences max_num_seqs, ENABLE_CACHING enable_prefix_caching."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] | None = Field(None, description="type of the weights in memory")
+    quantization: Name | None = Field(None, description="how the weights are quantised")
+    kv_cache_dtype: Name | None = Field(None, description="type of the KV cache")
+    gpu_memory_utilization: float | None = Field(None, strict=True, gt=0, le=1, description="share of each GPU's memory")
+    tensor_parallel_size: int | None = Field(None, strict=True, ge=1, le=1024, description="GPUs that share each layer")
+    pipeline_parallel_size: int | None = Field(None, strict=True, ge=1, le=1024, description="groups that share the layers out")
+    distributed_executor_backend: Literal["mp", "ray"] | None = Field(None, description="this machine's processes, or Ray's")
+    enforce_eager: bool | None = Field(None, strict=True, description="compile nothing")
+    block_size: int | None = Field(None, strict=True, ge=8, le=1024, description="tokens of one block of the KV cache")
+    max_num_batched_tokens: int | None = Field(None, strict=True, ge=32, le=2**20, description="tokens of one step")
+    speculative_config: dict[str, Any] | None = Field(None, description="vLLM's speculative decoding")
+
+
 class ModelOptions(BaseModel):
     """One table of models.toml. What is not there is as the settings have it."""
 
@@ -34,7 +53,8 @@ class ModelOptions(BaseModel):
     max_parallel_sequences: int | None = Field(None, strict=True, ge=1, le=256, description="in place of MAX_PARALLEL_SEQUENCES")
     chat_template: Path | None = Field(None, description="a Jinja file in the models folder, in place of the model's own")
     tool_format: Name | None = Field(None, description="how the model writes tool calls, where its template does not tell")
-    lora: tuple[Path, ...] = Field((), description="LoRA adapters in the models folder (GGUF, for llama_cpp)")
+    lora: tuple[Path, ...] = Field((), description="LoRA adapters in the models folder (GGUF for llama_cpp, a folder for vllm)")
+    vllm: VLLMOptions = Field(VLLMOptions.model_validate({}), description="a table of vLLM's own settings")
     pinned: bool = Field(False, strict=True, description="never unloaded to make room or for being idle")
     ttl: float | None = Field(None, strict=True, ge=0, description="in place of MODEL_IDLE_SECONDS")
     # Of requests that do not say otherwise.
@@ -45,6 +65,10 @@ class ModelOptions(BaseModel):
     presence_penalty: float | None = Field(None, strict=True, ge=-2, le=2, description="default of requests")
     frequency_penalty: float | None = Field(None, strict=True, ge=-2, le=2, description="default of requests")
     repetition_penalty: float | None = Field(None, strict=True, gt=0, le=2, description="default of requests")
+
+    def vllm_settings(self) -> dict[str, Any]:
+        """Those of vLLM's own settings that are set."""
+        return self.vllm.model_dump(exclude_none=True)
 
     def sampling(self) -> dict[str, float]:
         """The defaults of requests that are set."""
@@ -84,16 +108,19 @@ def _options(path: Path, name: str, table: Any) -> ModelOptions:
         return ModelOptions.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
+        inner = first["loc"][0] == "vllm" and len(first["loc"]) > 1
+        of: type[BaseModel] = VLLMOptions if inner else ModelOptions
+        key, within = (str(first["loc"][1]), "vllm.") if inner else (str(first["loc"][0]), "")
         if first["type"] == "extra_forbidden":
             hint = ""
-            if isinstance(first["input"], dict):  # [Qwen2.5-0.5B] is a table 5-0 with a table 5B in a table Qwen2
+            if isinstance(first["input"], dict) and not inner:  # [Qwen2.5-0.5B] is a table 5-0 with a table 5B in a table Qwen2
                 hint = f'. A model\'s name with a dot needs quotes: ["{name}.{key}…"]'
-            known = ", ".join(ModelOptions.model_fields)
-            raise SettingsError(f'{path}: ["{name}"] {key} is wrong: expected one of {known}{hint}') from error
+            known = ", ".join(of.model_fields)
+            raise SettingsError(f'{path}: ["{name}"] {within}{key} is wrong: expected one of {known}{hint}') from error
         expected = first["msg"].removeprefix("Input should be ")
-        description = ModelOptions.model_fields[key].description
-        raise SettingsError(f'{path}: ["{name}"] {key} = {_shown(table[key])} is wrong: expected {expected} ({description})') from error
+        value = (table["vllm"] if inner else table)[key]
+        description = of.model_fields[key].description
+        raise SettingsError(f'{path}: ["{name}"] {within}{key} = {_shown(value)} is wrong: expected {expected} ({description})') from error
 
 
 def _shown(value: Any) -> str:
@@ -115,5 +142,5 @@ def _see_that_inside(path: Path, name: str, file: Path) -> None:
     place = path.parent / file
     if file.is_absolute() or ".." in file.parts:
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: expected a path inside the models folder')
-    if not place.is_file():
+    if not place.exists():
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: there is no such file in {path.parent}')

@@ -1,8 +1,8 @@
 """The engine contract: tokens in, tokens out. Knows nothing of text, chat or HTTP."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,7 +23,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     memory_fraction: float = 0.8  # of the memory MLX may use
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
-    lora: tuple[str, ...] = ()  # files of LoRA adapters, all applied
+    lora: tuple[str, ...] = ()  # files of LoRA adapters (folders for vLLM), all applied
+    vllm: dict[str, Any] = {}  # settings of vLLM by its own names
     step_delay: float = 0.0  # seconds an echo step takes
     fault: str = ""  # of the echo engine: crash, kill or stall, and the text on which
 
@@ -105,6 +106,7 @@ class Engine(ABC):
 
     context_length: int  # longest prompt + completion of one job, in tokens
     device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
+    embedding_length: int = 0  # numbers of an input's vector; 0: this model cannot embed
 
     @abstractmethod
     def add(self, job: Job) -> None:
@@ -116,7 +118,19 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self) -> list[Step]:
-        """Advance every job. [] only when there is none. Raises EngineDead when no job can go on."""
+        """Advance every job. [] only when there is none, or when woken. Raises EngineDead when no job can go on."""
+
+    def wake(self) -> None:  # noqa: B027 (most engines compute in their step, which cannot be cut short)
+        """By any thread, which has a job to add or to cancel: a step that only waits for others returns."""
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        """The inputs' vectors, in their order and of any length. Only where `embedding_length` is not 0.
+
+        A call of next() is one piece of work, no longer than running jobs may be kept waiting: None where it did not
+        complete a vector. Steps may come between pieces, a piece of another such iterator only after a vector; closing it
+        frees what it holds. Raises EngineError at the first next() when these inputs cannot be embedded here.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def stats(self) -> EngineStats: ...

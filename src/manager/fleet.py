@@ -12,7 +12,7 @@ from src.manager import memory
 from src.manager.memory import Memory
 from src.manager.metrics import families as figures
 from src.manager.planning import Plan, Planner
-from src.manager.supervise import Attempt, Supervised
+from src.manager.supervise import Supervised
 from src.settings import Settings
 
 
@@ -187,8 +187,7 @@ class Fleet:
             self._leaving.pop(model, None)
 
     def _supervise(self, entry: ModelEntry, plan: Plan, engines: list[str]) -> Supervised:
-        attempts = [Attempt(self._planner.spec(entry, plan._replace(engine=engine)), plan.fit.need.total) for engine in engines]
-        model = Supervised(entry, attempts, self._planner.environ())
+        model = Supervised(entry, [self._planner.attempt(entry, plan._replace(engine=engine)) for engine in engines])
         self._loading.add(model)
         self._keep(self._forget_loading(model))
         return model

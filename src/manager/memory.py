@@ -3,10 +3,11 @@
 The only place that plans memory: engines get the numbers that come out of it.
 """
 
+import contextlib
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -25,6 +26,8 @@ Q8_0 = 34 / 64  # of f16's size. What the engine chooses by itself may be smalle
 # (twice: the engine's and the tokenizer's) by the token.
 PROCESS_BYTES = 192 * 2**20
 TOKEN_BYTES = 1024
+# vLLM on CPU: torch in the runner, the engine core and a worker for each rank.
+VLLM_BYTES, VLLM_RANK_BYTES = int(1.2 * GIB), int(0.8 * GIB)
 
 
 class Need(NamedTuple):
@@ -54,30 +57,30 @@ class Fit(NamedTuple):
     need: Need
 
 
-def need(facts: Facts, context_length: int, sequences: int) -> Need:
-    """What a model with so many sequences of so many tokens takes."""
+def need(facts: Facts, context_length: int, sequences: int, process: int = PROCESS_BYTES) -> Need:
+    """What a model with so many sequences of so many tokens takes. `process`: bytes of its processes' programs and libraries."""
     activations = BATCH_TOKENS * 4 * (16 * facts.embedding_length + 4 * facts.feed_forward_length)
     logits = sequences * facts.vocabulary * 8
     return Need(
         weights=facts.weight_bytes,
         kv_cache=sequences * (context_length * facts.kv_bytes_per_token + facts.state_bytes),
-        overhead=PROCESS_BYTES + facts.vocabulary * TOKEN_BYTES + activations + logits,
+        overhead=process + facts.vocabulary * TOKEN_BYTES + activations + logits,
     )
 
 
-def fit(name: str, facts: Facts, memory: Memory, context_length: int, sequences: int) -> Fit:
+def fit(name: str, facts: Facts, memory: Memory, context_length: int, sequences: int, process: int = PROCESS_BYTES) -> Fit:
     """Settings as they are, open ones (0) as large as there is room. Raises ModelDoesNotFit with numbers and what would fit."""
     trained = facts.context_length or context_length or DEFAULT_CONTEXT
     longest = min(trained, context_length or DEFAULT_CONTEXT)
     wanted = sequences or _share(facts, memory, longest)
     fitting = longest
-    while not context_length and fitting > LEAST_CONTEXT and need(facts, fitting, sequences or 1).total > memory.free:
+    while not context_length and fitting > LEAST_CONTEXT and need(facts, fitting, sequences or 1, process).total > memory.free:
         fitting = max(LEAST_CONTEXT, fitting // 2)
-    while not sequences and wanted > 1 and need(facts, fitting, wanted).total > memory.free:
+    while not sequences and wanted > 1 and need(facts, fitting, wanted, process).total > memory.free:
         wanted -= 1
-    found = Fit(fitting, wanted, need(facts, fitting, wanted))
+    found = Fit(fitting, wanted, need(facts, fitting, wanted, process))
     if found.need.total > memory.free:
-        raise ModelDoesNotFit(_explain(name, facts, memory, found))
+        raise ModelDoesNotFit(_explain(name, facts, memory, found, process))
     return found
 
 
@@ -86,16 +89,16 @@ def _share(facts: Facts, memory: Memory, context_length: int) -> int:
     return max(1, min(DEFAULT_SEQUENCES, int(memory.free * KV_SHARE) // per_sequence if per_sequence else DEFAULT_SEQUENCES))
 
 
-def _explain(name: str, facts: Facts, memory: Memory, asked: Fit) -> str:
+def _explain(name: str, facts: Facts, memory: Memory, asked: Fit, process: int) -> str:
     parts = asked.need
     text = (
         f"{name} needs {_gib(parts.total)} GiB (weights {_gib(parts.weights)}, KV cache {_gib(parts.kv_cache)} for {asked.sequences} "
         f"× {asked.context_length} tokens, overhead {_gib(parts.overhead)}), but {_gib(max(memory.free, 0))} GiB are free beside the "
         f"reserve of {_gib(memory.reserve)} (MEMORY_RESERVE)."
     )
-    if fewer := _most(lambda count: need(facts, asked.context_length, count).total <= memory.free, asked.sequences):
+    if fewer := _most(lambda count: need(facts, asked.context_length, count, process).total <= memory.free, asked.sequences):
         return f"{text} MAX_PARALLEL_SEQUENCES={fewer} would fit."
-    if shorter := _most(lambda length: need(facts, length, 1).total <= memory.free, asked.context_length):
+    if shorter := _most(lambda length: need(facts, length, 1, process).total <= memory.free, asked.context_length):
         return f"{text} CONTEXT_LENGTH={shorter} with MAX_PARALLEL_SEQUENCES=1 would fit."
     return f"{text} Not even one short sequence would fit: use a smaller model or quantisation, or free memory."
 
@@ -128,20 +131,26 @@ def available(device: str, reserve: int, runners: Iterable[int] = (), promised: 
 
 
 def mapped_bytes(pid: int) -> int:
-    """Pages of files that a process has in memory. 0 where the system does not tell, which also does not count them as free."""
-    try:
-        return int(getattr(psutil.Process(pid).memory_info(), "shared", 0))
-    except psutil.Error:
-        return 0
+    """Pages of files that a process and its children have in memory. 0 where the system does not tell, which also does not
+    count them as free."""
+    return sum(getattr(use, "shared", 0) for use in _uses(pid))
 
 
 def private_bytes(pid: int) -> int:
-    """What only this process holds: what it returns when it ends, beside mapped files. 0 where it is gone."""
+    """What only this process and its children hold: what they return when they end, beside mapped files. 0 where it is gone."""
+    return sum(use.rss - getattr(use, "shared", 0) for use in _uses(pid))
+
+
+def _uses(pid: int) -> Iterator[Any]:
+    """Memory of a process and, where its engine has some (vLLM), of its children."""
     try:
-        memory = psutil.Process(pid).memory_info()
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
     except psutil.Error:
-        return 0
-    return int(memory.rss) - int(getattr(memory, "shared", 0))
+        return
+    for member in family:
+        with contextlib.suppress(psutil.Error):
+            yield member.memory_info()
 
 
 def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> tuple[int, int] | None:
@@ -174,3 +183,12 @@ def _cuda() -> tuple[int, int]:
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0, 0
     return total, free
+
+
+def oom_kills() -> int:
+    """Processes that this machine's kernel has killed for want of memory; 0 where it does not tell (Linux does)."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    except OSError:
+        return 0

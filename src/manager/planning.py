@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,7 @@ from src.catalog import ModelEntry
 from src.engines.base import EngineOptions
 from src.errors import ModelLoadFailed
 from src.manager import memory, openmp
+from src.manager.supervise import Attempt
 from src.settings import Settings
 from src.spec import RunnerSpec
 
@@ -45,9 +46,9 @@ class Planner:
         if options.engine and wanted != "echo":
             wanted, asked = options.engine, f'engine = "{options.engine}" in models.toml'
         chosen = engines.choose(wanted, entry.format, asked)
-        if options.lora and chosen != "llama_cpp":
+        if options.lora and chosen not in ("llama_cpp", "vllm"):
             raise ModelLoadFailed(
-                f"{chosen} takes no LoRA adapters here, llama_cpp does: remove lora of {entry.name} from models.toml, or use a GGUF."
+                f"{chosen} takes no LoRA adapters here, llama_cpp and vllm do: remove lora of {entry.name} from models.toml, or use a GGUF."
             )
         others = [name for name, reason in engines.reasons(entry.format).items() if reason is None and name != chosen]
         return [chosen, *(others if settings.engine_fallback and not options.lora else ())]
@@ -71,7 +72,17 @@ class Planner:
         facts = entry.facts
         if engine == "llama_cpp" and self._settings.kv_cache_type == "q8_0":
             facts = msgspec.structs.replace(facts, kv_bytes_per_token=int(facts.kv_bytes_per_token * memory.Q8_0))
-        return Plan(engine, memory.fit(entry.name, facts, available, context_length, sequences), available)
+        if engine == "vllm" and available.kind == "cuda":
+            # vLLM takes its share of the GPU (GPU_MEMORY_UTILIZATION) and admits as many sequences as find room in it.
+            fit = memory.fit(entry.name, facts, available, context_length, 1)
+            return Plan(engine, fit._replace(sequences=sequences), available)
+        ranks = self._vllm(entry).get("tensor_parallel_size", 1) * self._vllm(entry).get("pipeline_parallel_size", 1)
+        process = memory.PROCESS_BYTES if engine != "vllm" else memory.VLLM_BYTES + ranks * memory.VLLM_RANK_BYTES
+        return Plan(engine, memory.fit(entry.name, facts, available, context_length, sequences, process), available)
+
+    def attempt(self, entry: ModelEntry, plan: Plan) -> Attempt:
+        """What a runner is started with."""
+        return Attempt(self.spec(entry, plan), plan.fit.need.total, self.environ(plan.engine))
 
     def spec(self, entry: ModelEntry, plan: Plan) -> RunnerSpec:
         settings = self._settings
@@ -84,6 +95,7 @@ class Planner:
             max_requests=settings.max_concurrent_requests,
             tool_format=entry.options.tool_format,
             chat_template=str(settings.models_path / template) if template else None,
+            matryoshka=None if entry.facts.matryoshka is None else list(entry.facts.matryoshka),
             options=EngineOptions(
                 model_path=entry.path,
                 device=settings.device_type,
@@ -96,17 +108,22 @@ class Planner:
                 kv_type=settings.kv_cache_type,
                 step_time_target=settings.step_time_target_ms / 1000,
                 lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
+                vllm=self._vllm(entry) if plan.engine == "vllm" else {},
                 step_delay=settings.echo_step_ms / 1000,
                 fault=settings.echo_fault,
             ),
         )
 
-    def environ(self) -> dict[str, str]:
+    def _vllm(self, entry: ModelEntry) -> dict[str, Any]:
+        """vLLM's own settings of a model: those of all models, and those that it has in models.toml."""
+        return {**self._settings.vllm, **entry.options.vllm_settings()}
+
+    def environ(self, engine: str) -> dict[str, str]:
         """Of a runner's process: no secrets, which it has no use for."""
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
         return {
             **os.environ,
-            **openmp.environ(self._threads()),
+            **(openmp.environ(self._threads()) if engine != "vllm" else {}),  # vLLM places its workers' threads itself
             **self._settings.as_environ(),
             "GLIBC_TUNABLES": ":".join(tunables),
         }

@@ -42,16 +42,17 @@ STEADY_SECONDS = 600  # a runner that lived so long starts with no deaths counte
 
 
 class Attempt(NamedTuple):
-    """One way to load a model: what its runner is told, and the bytes that it is expected to take."""
+    """One way to load a model: what its runner is told, the bytes that it is expected to take, its process's environment."""
 
     spec: RunnerSpec
     bytes: int
+    environ: dict[str, str]
 
 
 class Supervised:
     """A model that is loaded, being loaded, or has failed. state: loading, ready, failed, unloading, gone."""
 
-    def __init__(self, entry: ModelEntry, attempts: list[Attempt], environ: dict[str, str]) -> None:
+    def __init__(self, entry: ModelEntry, attempts: list[Attempt]) -> None:
         """`attempts`: the first that loads is kept."""
         self.entry = entry
         self.state = "loading"
@@ -66,11 +67,11 @@ class Supervised:
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
         self.first_private_bytes = 0  # of its process once it was ready
         self._attempts = deque(attempts)
-        self._environ = environ
         self._process: Process | None = None
         self._deaths = 0  # in a row
         self._began_at = time.monotonic()  # of the last load
         self._killed_for: str | None = None
+        self._oom_kills = 0  # of this machine, when the process was started
         self._tokens = TokenMeter(entry.name)
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
@@ -200,9 +201,10 @@ class Supervised:
         # Its standard input is a pipe that nothing is written to: its end tells the runner that the manager is gone.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
-            stdin=PIPE, stdout=PIPE, env=self._environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
+            stdin=PIPE, stdout=PIPE, env=self._attempts[0].environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
         self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
+        self._oom_kills = memory.oom_kills()
         self._tokens.restart()
         report = await self._report()
         while isinstance(report, RunnerLoading):
@@ -226,7 +228,7 @@ class Supervised:
         line = await self._process.stdout.readline()
         if not line:
             how = await self._death()
-            hint = ", as from a kernel that is out of memory" if "SIGKILL" in how else ""
+            hint = ", as from a kernel that is out of memory" if how == "signal SIGKILL" else ""
             raise ModelLoadFailed(f"its runner died while loading, by {how}{hint}")
         report: RunnerLoading | RunnerReady | Failed = decode(line, RunnerReport)
         return report
@@ -237,6 +239,8 @@ class Supervised:
         code = await self._process.wait()
         if self._killed_for:
             return self._killed_for
+        if code == -signal.SIGKILL and memory.oom_kills() > self._oom_kills:
+            return "signal SIGKILL, for the machine was out of memory"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     async def _has_served(self) -> bool:

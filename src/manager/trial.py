@@ -25,13 +25,12 @@ def try_out(folder: Path, settings: Settings) -> str | None:
             return why_not
         engine = planner.engines(entry)[0]
         plan = planner.plan(entry, engine, planner.available(engine, [], 0))
-        attempt = Attempt(planner.spec(entry, plan), plan.fit.need.total)
-        asyncio.run(_load(entry, attempt, planner.environ()))
+        asyncio.run(_load(entry, planner.attempt(entry, plan)))
     return None
 
 
-async def _load(entry: ModelEntry, attempt: Attempt, environ: dict[str, str]) -> None:
-    model = Supervised(entry, [attempt], environ)
+async def _load(entry: ModelEntry, attempt: Attempt) -> None:
+    model = Supervised(entry, [attempt])
     try:
         await model.wait_ready()
     finally:

@@ -12,6 +12,7 @@ from loguru import logger
 
 from src.engines.base import Engine, EngineStats, Job, Step
 from src.errors import EngineError
+from src.runner.turns import Turns, Vector
 
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
 
@@ -42,6 +43,11 @@ class _Add(msgspec.Struct):
     job: Job
 
 
+class _Embed(msgspec.Struct):
+    request_id: int
+    inputs: list[list[int]]
+
+
 class _Cancel(msgspec.Struct):
     job_id: int
 
@@ -57,14 +63,17 @@ class EngineLoop:
         """`on_death` is called in the engine thread after it has logged why the engine cannot go on."""
         self._load = load
         self._on_death = on_death
-        self._commands: queue.SimpleQueue[_Add | _Cancel | _Close] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
+        self._vectors: dict[int, asyncio.Queue[Vector]] = {}
+        self._turns = Turns()
         self._next_id = 0
         self._stats = EngineStats()
         self.steps = 0
         self.busy_seconds = 0.0  # of the engine thread: steps and all that is done between them
         self._step_began: float | None = None  # monotonic seconds; None while the engine has nothing to do
         self._rate: deque[tuple[float, int]] = deque()  # (monotonic seconds, tokens generated till then)
+        self._wake: Callable[[], None] = lambda: None  # till there is an engine
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     async def start(self) -> Engine:
@@ -72,7 +81,9 @@ class EngineLoop:
         self._asyncio = asyncio.get_running_loop()
         self._loaded: asyncio.Future[Engine] = self._asyncio.create_future()
         self._thread.start()
-        return await self._loaded
+        engine = await self._loaded
+        self._wake = engine.wake
+        return engine
 
     def submit(self, make_job: Callable[[int], Job], mailbox: Mailbox) -> int:
         """Queue the job that `make_job` makes for a fresh id, which is returned; its steps come to the mailbox."""
@@ -80,12 +91,22 @@ class EngineLoop:
         job = make_job(self._next_id)
         self._mailboxes[job.id] = mailbox
         self._commands.put(_Add(job))
+        self._wake()
         return job.id
 
+    def embed(self, inputs: list[list[int]], vectors: "asyncio.Queue[Vector]") -> int:
+        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the queue in order."""
+        self._next_id += 1
+        self._vectors[self._next_id] = vectors
+        self._commands.put(_Embed(self._next_id, inputs))
+        self._wake()
+        return self._next_id
+
     def cancel(self, job_id: int) -> None:
-        """Forget a job. Of a finished one only its mailbox is left to forget."""
-        if self._mailboxes.pop(job_id, None) is not None:
+        """Forget a job, or inputs. Of finished ones only their mailbox is left to forget."""
+        if self._mailboxes.pop(job_id, None) is not None or self._vectors.pop(job_id, None) is not None:
             self._commands.put(_Cancel(job_id))
+            self._wake()
 
     def stats(self) -> EngineStats:
         """The engine's numbers after its last step."""
@@ -104,6 +125,7 @@ class EngineLoop:
     def close(self) -> None:
         """Close the engine and wait for its thread."""
         self._commands.put(_Close())
+        self._wake()
         self._thread.join()
 
     def _run(self) -> None:
@@ -138,18 +160,25 @@ class EngineLoop:
                 idle = False
             step_began = time.monotonic()
             steps = engine.step()
-            idle = not steps
+            vector = self._turns.advance()
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
+            idle = not (steps or self._stats.running or self._stats.waiting or self._turns)
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
+            if vector:
+                self._asyncio.call_soon_threadsafe(self._deliver_vector, vector)
             ended = time.perf_counter()
             self.steps += 1
             self.busy_seconds += ended - began
             began = ended
 
-    def _obey(self, engine: Engine, command: _Add | _Cancel) -> None:
+    def _obey(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
         if isinstance(command, _Cancel):
             engine.cancel(command.job_id)
+            self._turns.cancel(command.job_id)
+            return
+        if isinstance(command, _Embed):
+            self._turns.add(command.request_id, engine, command.inputs)
             return
         try:
             engine.add(command.job)
@@ -169,3 +198,7 @@ class EngineLoop:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
                 mailbox.put(step, began)
+
+    def _deliver_vector(self, vector: Vector) -> None:
+        if vectors := self._vectors.get(vector.request_id):
+            vectors.put_nowait(vector)

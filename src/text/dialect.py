@@ -3,7 +3,7 @@
 What a template can do is found out once, by trying it on a small conversation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from src.errors import InvalidValue, UnsupportedField
@@ -30,9 +30,8 @@ class Dialect:
         self._format = by_name(self._history.format)
         self._harmony = self._history.format == "harmony"
         self._marks = None if self._harmony else _marks(template.source, tokenizer)
-        texts = [*self._format.MARKERS, *((self._marks.opening, self._marks.closing) if self._marks else ())]
-        tokens = ((text, self.token_of(text)) for text in texts)
-        self.shown = {token.id: text.encode() for text, token in tokens if token and token.control}  # markers without bytes
+        self._tool_markers = self._without_bytes(self._format.MARKERS)
+        self._thinking_markers = self._without_bytes((self._marks.opening, self._marks.closing) if self._marks else ())
 
     def prompt(
         self,
@@ -53,6 +52,14 @@ class Dialect:
             generation_prompt=generation_prompt,
             continued=continued,
         )
+
+    def shown(self, functions: list[Function]) -> dict[int, bytes]:
+        """The control tokens that an answer's channels have to see, as the bytes of their text."""
+        return self._thinking_markers | (self._tool_markers if functions or self._harmony else {})
+
+    def _without_bytes(self, texts: Iterable[str]) -> dict[int, bytes]:
+        tokens = ((text, self.token_of(text)) for text in texts)
+        return {token.id: text.encode() for text, token in tokens if token and token.control}
 
     def channels(self, prompt: list[int], functions: list[Function]) -> Channels:
         """A machine for one answer to the prompt; calls are read where there are functions."""

@@ -133,9 +133,9 @@ def test_running_and_waiting_are_of_this_moment(slow):
         wait_until(lambda: scrape(server.url).sum("llm_requests_running") == 0, what="nothing that runs")
 
 
-def stream(server: Server):
+def stream(server: Server, tokens: int = 900):
     events = server.client().completions.create(
-        model="echo", prompt="abc", max_tokens=900, stream=True, extra_body={"ignore_eos": True}, timeout=60
+        model="echo", prompt="abc", max_tokens=tokens, stream=True, extra_body={"ignore_eos": True}, timeout=60
     )
     next(events)
     return events
@@ -148,14 +148,16 @@ def test_streams_that_break_off_are_told_apart_by_whose_fault_it_was(slow):
     assert scrape(server.url).sum("llm_requests_total", route=ROUTE, status="499") == 1
 
     before = wait_until(lambda: (now := scrape(server.url)).sum("llm_requests_running") == 0 and now, what="its job to end")
-    events = stream(server)
+    ended = before.sum("llm_generations_total", finish_reason="length")
+    events = stream(server, 300)
     os.kill(server.pids("runner")[0], signal.SIGKILL)
-    with contextlib.suppress(openai.APIError):
-        for _ in events:
-            pass
-    wait_until(lambda: scrape(server.url).sum("llm_runner_restarts_total", model="echo") == 1, what="the restart")
-    server.wait_healthy()
-    after = scrape(server.url)
+    assert len([event for event in events if event.choices and event.choices[0].text]) > 100  # it goes on in the next runner
+    after = wait_until(
+        lambda: (now := scrape(server.url)).sum("llm_generations_total", finish_reason="length") > ended and now, what="its end"
+    )
+    assert after.sum("llm_runner_restarts_total", model="echo") == 1
+    assert after.sum("llm_resumes_total", model="echo") == 1
+    assert after.sum("llm_generations_total", finish_reason="error") == 0
     assert after.sum("llm_model_loads_total", model="echo", outcome="ready") == 2
     assert after.sum("llm_model_load_seconds_count", model="echo", engine="echo") == 2
     assert after.sum("llm_generation_tokens_total") > before.sum("llm_generation_tokens_total")

@@ -3,8 +3,8 @@
 import pytest
 
 from src.api.schema import ChatRequest, parse
+from src.api.schema.bounds import MAX_DESCRIPTION, MAX_PARAMETERS_DEPTH, MAX_TOOLS
 from src.api.schema.template import RESERVED
-from src.api.schema.tools import MAX_DESCRIPTION, MAX_PARAMETERS_DEPTH, MAX_TOOLS
 from src.errors import InvalidValue, MissingField, ServiceError, UnsupportedContent
 from src.protocol import ChatPrompt
 

@@ -13,11 +13,14 @@ MODEL = NAME
 
 def settings_of(engine: str) -> dict[str, object]:
     """What a server needs to serve the built-in model on this engine."""
-    # float32, for MLX on the CPU computes it faster than bfloat16.
-    return {"INFERENCE_ENGINE": "mlx", "MODELS_DIR": hf_model("float32").parent} if engine == "mlx" else {}
+    if engine == "mlx":  # on the CPU it computes float32 faster than bfloat16
+        return {"INFERENCE_ENGINE": "mlx", "MODELS_DIR": hf_model("float32").parent}
+    if engine == "vllm":
+        return {"INFERENCE_ENGINE": "vllm", "MODELS_DIR": hf_model().parent, "ENFORCE_EAGER": True}
+    return {}
 
 
-@pytest.fixture(scope="module", params=["llama_cpp", "mlx"])
+@pytest.fixture(scope="module", params=["llama_cpp", "mlx", "vllm"])
 def engine(request) -> str:
     if reason := why_not(request.param):
         pytest.skip(reason)

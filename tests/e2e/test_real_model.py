@@ -119,6 +119,24 @@ def test_a_prompt_of_token_ids_is_the_text_they_stand_for(server):
     assert one.usage.prompt_tokens == 3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_holds_its_schema(server, stream):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "London"]}, "people": {"type": "integer", "minimum": 1, "maximum": 99}},
+        "required": ["city", "people"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "town", "strict": True, "schema": schema}}
+    reply = server.client().chat.completions.create(**GREEDY, response_format=form, stream=stream)
+    text, finish = collect(reply)[:2] if stream else (reply.choices[0].message.content, reply.choices[0].finish_reason)
+    answer = json.loads(text)
+    assert finish == "stop"
+    assert list(answer) == ["city", "people"]
+    assert answer["city"] in ("Paris", "London")
+    assert 1 <= answer["people"] <= 99
+
+
 def test_a_second_turn_is_mostly_served_from_the_cache(server):
     messages = [{"role": "user", "content": "Tell me about the river Danube. " * 10}]
     first = server.client().chat.completions.create(model=MODEL, messages=messages, temperature=0, max_tokens=20)

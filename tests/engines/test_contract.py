@@ -11,18 +11,21 @@ from src.errors import EngineError
 from src.sampling import SamplingParams
 from tests.hf_model import hf_model
 
-ENGINES = ["echo", "llama_cpp", "mlx"]
-COMPUTING = ["llama_cpp", "mlx"]  # those that run a model: echo draws nothing, repeats by design and has nothing to cache
+ENGINES = ["echo", "llama_cpp", "mlx", "vllm"]
+COMPUTING = ["llama_cpp", "mlx", "vllm"]  # those that run a model: echo draws nothing, repeats by design and has nothing to cache
 CONTEXT = 512
 SLOTS = 20
+# With 16 bits a prompt's logits are not those of tokens that came one by one: a resumed job would not draw the same. Compiling
+# takes a minute each time.
+VLLM = {"dtype": "float32", "enforce_eager": True}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request, model_path):
     if reason := why_not(request.param):
         pytest.skip(reason)
-    path = model_path if request.param != "mlx" else hf_model("float32")
-    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=SLOTS, cached_prefixes=4, threads=2)
+    path = hf_model("float32") if request.param in ("mlx", "vllm") else model_path
+    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=SLOTS, cached_prefixes=4, threads=2, vllm=VLLM)
     loaded = load_engine(request.param, options)
     yield loaded
     loaded.close()
@@ -44,8 +47,8 @@ def job(id: int, *, length: int = 12, max_tokens: int = 8, start: int = 40, **sa
     return Job(id=id, tokens=tokens, prompt_tokens=length, max_tokens=max_tokens, sampling=SamplingParams(**sampling))
 
 
-END = {"echo": 256, "llama_cpp": 2, "mlx": 2}  # a token that ends an answer
-VOCABULARY = {"echo": 264, "llama_cpp": 49_152, "mlx": 49_152}
+END = {"echo": 256, "llama_cpp": 2, "mlx": 2, "vllm": 2}  # a token that ends an answer
+VOCABULARY = {"echo": 264, "llama_cpp": 49_152, "mlx": 49_152, "vllm": 49_152}
 
 
 @pytest.fixture
@@ -56,10 +59,13 @@ def end(request):
 class Rails:
     """A grammar that allows these tokens at each place, and then an end token alone."""
 
-    source = ""
-
     def __init__(self, places: list[set[int]], end: int, at: int = 0, fails_at: int | None = None) -> None:
+        sets = (",".join(map(str, sorted(place))) for place in places)
+        self.source = "start: " + " ".join(f"<[{tokens}]>" for tokens in sets)  # as llguidance writes token ids
         self._places, self._at, self._fails_at = [*places, {end}], at, fails_at
+        # For engines that follow it themselves. They cannot fail at will: there it allows what `accept` does not.
+        followed = [{100} if place == fails_at else tokens for place, tokens in enumerate(places)]
+        self.source = "start: " + " ".join(f"<{sorted(tokens)}>".replace(" ", "") for tokens in followed)
 
     def allowed(self) -> bytes:
         if self._at == self._fails_at:
@@ -70,6 +76,8 @@ class Rails:
         return bytes(mask)
 
     def accept(self, token: int) -> None:
+        if self._at == self._fails_at:
+            raise EngineError("too complex")
         if token not in self._places[self._at]:
             raise EngineError(f"{token} is not allowed at {self._at}")
         self._at += 1
@@ -265,11 +273,12 @@ def test_stats_count_what_was_generated(engine):
 
 
 @pytest.mark.parametrize("engine", COMPUTING, indirect=True)
-def test_a_prompt_seen_before_is_answered_the_same_and_mostly_from_the_cache(engine):
+def test_a_prompt_seen_before_is_answered_the_same_and_mostly_from_the_cache(engine, request):
     first = Run(engine, [job(1, length=200, start=43, temperature=0.0, max_tokens=16)])
     second = Run(engine, [job(2, length=200, start=43, temperature=0.0, max_tokens=16)])
     assert first.tokens[1] == second.tokens[2]
-    assert second.cached[2] == 199, "all but the token whose logits are needed"
+    unit = 32 if "vllm" in request.node.callspec.id else 1  # vLLM finds whole blocks
+    assert second.cached[2] == 199 - 199 % unit, "all but the token whose logits are needed"
 
 
 def test_logprobs_come_with_every_token_of_the_jobs_that_want_them(engine):

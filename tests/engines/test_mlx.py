@@ -1,5 +1,6 @@
 """What only MLX can show: its answers are mlx-lm's own, prefixes are found in every place, memory that runs out costs one job."""
 
+import msgspec
 import numpy
 import pytest
 
@@ -12,6 +13,7 @@ from src.engines import load_engine  # noqa: E402
 from src.engines.base import EngineOptions, Job  # noqa: E402
 from src.errors import EngineDead, EngineError, InsufficientMemory, ModelLoadFailed  # noqa: E402
 from src.sampling import SamplingParams  # noqa: E402
+from src.text.hf import HFTokenizer  # noqa: E402
 from tests.hf_model import hf_model  # noqa: E402
 
 PROMPTS = ["What is the capital of France?", "Name a colour.", "Why is the sky blue? Answer in one sentence."]
@@ -182,6 +184,18 @@ def test_penalties_bend_logits_as_in_llama_cpp():
     assert bent() == LOGITS
 
 
+def test_biases_and_least_lengths_come_before_the_penalties():
+    from src.engines.mlx.sampler import BatchSampler, Row
+
+    def bent(tokens: list[int], **params) -> list[float]:
+        return Row(BatchSampler([7]), SamplingParams(seed=0, **params), 2)(mx.array(tokens), mx.array([LOGITS])).tolist()[0]
+
+    assert bent([0, 5], logit_bias={1: 2.5, 4: -100.0}) == [2.0, 4.0, 1.0, 0.5, -100.0, -0.5, -1.0, -4.0]
+    assert bent([0, 5], logit_bias={0: 2.0}, repetition_penalty=2.0)[0] == 2.0
+    assert bent([0, 5, 1], min_tokens=2, stop_tokens=[3])[3] == bent([0, 5, 1], min_tokens=2)[7] == -numpy.inf
+    assert bent([0, 5, 1, 1], min_tokens=2, stop_tokens=[3]) == LOGITS
+
+
 # Prefixes
 
 
@@ -304,6 +318,70 @@ def test_when_memory_runs_out_one_job_fails_and_the_others_go_on_as_they_would_h
     engine._most_running = 4
 
 
+def test_when_memory_runs_out_an_answer_goes_on_within_its_grammar(engine, monkeypatch):
+    """What was drawn ahead is drawn again, and the grammar, which is behind it already, is asked once more."""
+
+    class Alternating:
+        """Another half of some hundred tokens at each place."""
+
+        source = ""
+
+        def __init__(self) -> None:
+            self.accepted: list[int] = []
+
+        def allowed(self) -> bytes:
+            return bytes([0b01010101 if len(self.accepted) % 2 else 0b10101010] * 512)
+
+        def accept(self, token: int) -> None:
+            assert token % 2 != len(self.accepted) % 2
+            self.accepted.append(token)
+
+    def jobs() -> list[Job]:
+        return [msgspec.structs.replace(job(1, words(1, 20), 10, temperature=1.0), grammar=Alternating()), job(2, words(2, 20), 10)]
+
+    expected = Run(engine, *jobs()).drawn[1]
+    assert len(expected) == 10
+    engine._prefixes.clear()
+    for one in jobs():
+        engine.add(one)
+    drawn = []
+    while len(drawn) < 4:
+        drawn += [step.token for step in engine.step() if step.token is not None and step.job_id == 1]
+    generate = engine._generator.next
+
+    def fail() -> None:
+        generate()
+        raise RuntimeError("[metal::malloc] Unable to allocate 99999999999 bytes.")
+
+    monkeypatch.setattr(engine._generator, "next", fail)
+    assert [step.job_id for step in engine.step()] == [2]
+    run = Run(engine)
+    assert not run.errors
+    assert drawn + run.drawn[1] == expected
+    engine._most_running = 4
+
+
+def test_a_token_drawn_again_as_another_one_fails_its_job():
+    from src.engines.mlx.mask import Mask
+
+    class Anything:
+        source = ""
+
+        def allowed(self) -> bytes:
+            return b"\xff"
+
+        def accept(self, token: int) -> None:
+            pass
+
+    mask = Mask(Anything())
+    mask.behind(0, lambda: 0)
+    mask.behind(1, lambda: 5)
+    mask.behind(0, lambda: 0)
+    assert mask.behind(1, lambda: 5) == b"\xff"
+    with pytest.raises(EngineError, match="cannot go back"):
+        mask.behind(1, lambda: 6)
+
+
 def test_any_other_failure_of_mlx_ends_the_engine(monkeypatch):
     engine = load_engine("mlx", options())
     engine.add(job(1, words(1, 5)))
@@ -372,11 +450,5 @@ def test_a_token_outside_the_vocabulary_is_refused(engine):
         engine.add(job(1, [10**6]))
 
 
-def test_every_token_that_the_folders_files_call_an_end_ends_an_answer(tmp_path):
-    from src.engines.mlx.model import _end_tokens
-
-    tmp_path.joinpath("config.json").write_text('{"eos_token_id": 5}')
-    tmp_path.joinpath("tokenizer_config.json").write_text('{"eos_token": {"content": "<end>"}}')
-    tmp_path.joinpath("tokenizer.json").write_text('{"added_tokens": [{"id": 9, "content": "<end>"}, {"id": 8, "content": "<x>"}]}')
-    assert _end_tokens(tmp_path, {"eos_token_id": [7, 6]}) == [5, 6, 7, 9]
-    assert _end_tokens(tmp_path / "nowhere", {}) == []
+def test_the_tokenizer_ends_where_the_engine_does(engine):
+    assert list(HFTokenizer(hf_model("float32")).end_tokens) == engine._model.end_tokens == [2]

@@ -1,9 +1,14 @@
 """From a model and what is wanted of it to what its runner is told."""
 
+import os
+import sys
+
 import pytest
 
 from src.catalog import Library
 from src.errors import ModelLoadFailed
+from src.manager import memory
+from src.manager.memory import GIB
 from src.manager.planning import Planner
 from src.settings import Settings
 from tests.model_files import put
@@ -30,5 +35,56 @@ def test_adapters_of_models_toml_reach_the_engine_as_files_of_the_models_folder(
 def test_an_engine_without_adapters_refuses_them_by_name(planner, tmp_path, monkeypatch):
     found = entry(tmp_path, 'lora = ["adapters/style.gguf"]')
     monkeypatch.setattr("src.engines.choose", lambda *given: "mlx")
-    with pytest.raises(ModelLoadFailed, match="mlx takes no LoRA adapters here, llama_cpp does: remove lora of chat"):
+    with pytest.raises(ModelLoadFailed, match="mlx takes no LoRA adapters here, llama_cpp and vllm do: remove lora of chat"):
         planner.engines(found)
+
+
+def vllm_options(tmp_path, settings: dict, table: str) -> dict:
+    """What vLLM is told of its own settings."""
+    put(tmp_path, "chat.gguf")
+    (tmp_path / "models.toml").write_text(f"[chat.vllm]\n{table}")
+    planner = Planner(Settings(models_dir=str(tmp_path), **settings), tmp_path)
+    found = Library(tmp_path, pytest.fail).find("chat")
+    return planner.spec(found, planner.plan(found, "vllm", planner.available("vllm", (), 0))).options.vllm
+
+
+def test_vllms_own_settings_reach_it_by_its_names_and_only_those_that_were_set(tmp_path):
+    assert vllm_options(tmp_path, {}, "") == {}
+    set_for_all = {"dtype": "float32", "pipeline_parallel_size": 2, "distributed_executor_backend": "ray"}
+    assert vllm_options(tmp_path, set_for_all, "") == set_for_all
+
+
+def test_a_models_own_settings_of_vllm_win(tmp_path):
+    given = vllm_options(tmp_path, {"tensor_parallel_size": 2, "dtype": "float16"}, "tensor_parallel_size = 1\nblock_size = 16")
+    assert given == {"tensor_parallel_size": 1, "dtype": "float16", "block_size": 16}
+
+
+def test_vllms_processes_count_as_memory_the_more_the_more_ranks(tmp_path):
+    put(tmp_path, "chat.gguf")
+    found = Library(tmp_path, pytest.fail).find("chat")
+    room = memory.Memory("ram", 64 * GIB, 60 * GIB, 0)
+
+    def needed(engine: str, **settings) -> float:
+        return Planner(Settings(models_dir=str(tmp_path), **settings), tmp_path).plan(found, engine, room).fit.need.total / GIB
+
+    assert needed("vllm") > needed("llama_cpp") + 1
+    assert needed("vllm", tensor_parallel_size=2) == pytest.approx(needed("vllm") + memory.VLLM_RANK_BYTES / GIB)
+
+
+def test_on_a_gpu_vllm_finds_by_itself_how_many_sequences_have_room(tmp_path):
+    put(tmp_path, "chat.gguf")
+    found = Library(tmp_path, pytest.fail).find("chat")
+    planner = Planner(Settings(models_dir=str(tmp_path)), tmp_path)
+    assert planner.plan(found, "vllm", memory.Memory("cuda", 80 * GIB, 79 * GIB, 0)).fit.sequences == 0
+
+
+def test_vllm_is_left_to_place_its_threads(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("OMP_", "GOMP_"))]:
+        monkeypatch.delenv(name)
+    put(tmp_path, "chat.gguf")
+    planner = Planner(Settings(models_dir=str(tmp_path)), tmp_path)
+    found = Library(tmp_path, pytest.fail).find("chat")
+    room = memory.Memory("ram", 64 * GIB, 60 * GIB, 0)
+    names = {engine: set(planner.attempt(found, planner.plan(found, engine, room)).environ) for engine in ("vllm", "llama_cpp")}
+    assert not any(name.startswith(("OMP_", "GOMP_")) for name in names["vllm"])
+    assert "GOMP_SPINCOUNT" in names["llama_cpp"] or sys.platform != "linux"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from src.engines.base import EngineOptions
 from src.engines.echo import EchoEngine
-from src.errors import ContextLengthExceeded, EngineError, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.errors import ContextLengthExceeded, EngineError, InvalidSchema, InvalidValue, UnsupportedField
+from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
@@ -55,10 +55,12 @@ async def running(*, step_ms: float = 0, slots: int = 4, engine_context: int = C
     options = EngineOptions(model_path="", context_length=engine_context, max_sequences=slots, step_delay=step_ms / 1000)
     loop = EngineLoop(lambda: EchoEngine(options), on_death=lambda: None)
     await loop.start()
+    generator = Generator(loop, ByteTokenizer(), template, CONTEXT)
     try:
-        yield Runner(loop, Generator(loop, ByteTokenizer(), template, CONTEXT))
+        yield Runner(loop, generator)
     finally:
         loop.close()
+        generator.close()
 
 
 def text(prompt: str, *, max_tokens: int | None = None, stop: tuple[str, ...] = (), ignore_eos: bool = False) -> Generate:
@@ -247,7 +249,7 @@ def test_bytes_that_are_no_character_are_replaced():
 @settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1, max_size=7))
 def test_any_text_is_answered_with_itself(prompt):
-    prompt = prompt.replace(SPLIT, "") or "x"
+    prompt = prompt.replace(SPLIT, "").replace(ByteTokenizer.END_TEXT, "") or "x"
     assert answer(text(prompt))[0] == prompt
 
 
@@ -375,7 +377,25 @@ REQUESTS = {
     "held": text("abcabd", stop=("abd",)),
     "cut": text("héllo wörld", max_tokens=8),
     "logprobs": drawn(text("héllo"), logprobs=1),
+    "constrained": more(text("abxyz"), constraint=Constraint(form="regex", source="[a-z]{3}[0-9]{2}")),
 }
+
+
+def test_an_answer_holds_its_constraint():
+    assert answer(REQUESTS["constrained"])[:2] == ("abx00", "stop")
+    choice = Constraint(form="choice", source='["no", "abx"]')
+    assert answer(more(text("abxyz"), constraint=choice))[:2] == ("abx", "stop")
+
+
+def test_a_constraint_that_cannot_be_held_is_refused_before_any_work():
+    for constraint in (Constraint(form="regex", source="(", param="guided_regex"), Constraint(form="json_schema", source='{"not":{}}')):
+        assert refusal(InvalidSchema, more(text("a"), constraint=constraint)).param == constraint.param
+
+
+@pytest.mark.parametrize("param", ["ignore_eos", "min_tokens"])
+def test_a_constraint_says_where_the_answer_ends(param):
+    request = more(drawn(text("a"), **{param: 3 if param == "min_tokens" else True}), constraint=Constraint(form="choice", source='["a"]'))
+    assert refusal(InvalidValue, request).param == param
 
 
 @pytest.mark.parametrize("name", REQUESTS)

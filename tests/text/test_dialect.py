@@ -131,7 +131,8 @@ def test_reasoning_is_told_by_template_or_vocabulary():
 
 def test_markers_that_are_control_tokens_are_shown_to_the_reader():
     of = dialect("[TOOL_CALLS]" + SAY, "mistral", controls=("[TOOL_CALLS]", "[ARGS]"), words=("[CALL_ID]",))
-    assert set(of.shown.values()) == {b"[TOOL_CALLS]", b"[ARGS]"}
+    assert set(of.shown([Function("f")]).values()) == {b"[TOOL_CALLS]", b"[ARGS]"}
+    assert of.shown([]) == {}
 
 
 def test_without_tools_nothing_is_read_as_a_call():

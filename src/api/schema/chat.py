@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from src.api.schema.bounds import MAX_MESSAGES
 from src.api.schema.fields import INT32_MAX, AsObject, AsString, ByKind
 from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
-from src.api.schema.messages import MAX_MESSAGES, ChatMessage, refuse_media
+from src.api.schema.messages import ChatMessage, refuse_media
 from src.api.schema.template import TemplateVariables
 from src.api.schema.tools import NamedChoice, Tools
 from src.protocol import ChatPrompt, Generate

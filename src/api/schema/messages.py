@@ -5,11 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
+from src.api.schema.bounds import MAX_CALLS
 from src.api.schema.fields import AsList, AsString, ByShape, Strict
 from src.errors import UnsupportedContent
 
-MAX_MESSAGES = 2048
-MAX_CALLS = 128  # of one message
 MEDIA = ("image", "audio", "video", "file", "document")  # a type of part has one of them in its name
 Text = Annotated[str, StringConstraints(min_length=1)]
 

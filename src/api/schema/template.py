@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from src.api.schema.bounds import MAX_VARIABLE_LENGTH, MAX_VARIABLES
 from src.api.schema.fields import INT64_MAX
 
-MAX_VARIABLES = 16
-MAX_VARIABLE_LENGTH = 1024  # characters
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 # Names that a renderer, or the template language, has for something else.

@@ -5,12 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
+from src.api.schema.bounds import MAX_DESCRIPTION, MAX_PARAMETERS_BYTES, MAX_PARAMETERS_DEPTH, MAX_TOOLS
 from src.api.schema.fields import Strict
 
-MAX_TOOLS = 128
-MAX_DESCRIPTION = 16 * 1024  # characters
-MAX_PARAMETERS_BYTES = 64 * 1024  # of a function's JSON schema
-MAX_PARAMETERS_DEPTH = 32
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 

@@ -1,6 +1,5 @@
 """A folder of safetensors in MLX's memory: device, limits, what fits, which tokens end an answer. Knows nothing of jobs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_model
 
 from src.engines.base import EngineOptions
+from src.engines.folder import end_tokens
 from src.errors import ModelLoadFailed
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open
@@ -34,7 +34,9 @@ class LoadedModel:
         self._refuse_if_too_large(folder)
         self.model, config = _load(folder)
         text = config.get("text_config", config)
-        self.end_tokens = _end_tokens(folder, config)
+        self.end_tokens = end_tokens(folder)
+        self.layers: Any = _find_layers(self.model)
+        self.embedding_length: int = text.get("hidden_size", 0) if self.layers else 0
         self._layers = self._measure_layers()
         # What KV caches may take: those of running jobs and those kept for their prefixes.
         self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
@@ -54,7 +56,7 @@ class LoadedModel:
             mx.set_wired_limit(self._limit)
 
     def close(self) -> None:
-        self.model = None
+        self.model = self.layers = None
         mx.clear_cache()
 
     def _limit_memory(self, options: EngineOptions) -> int:
@@ -131,19 +133,10 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, config
 
 
-def _end_tokens(folder: Path, config: dict[str, Any]) -> list[int]:
-    """Tokens that end an answer, of all that the folder's files name: chat models often have one in each of two files."""
-    stated = [config.get("eos_token_id"), _read_json(folder / "config.json").get("eos_token_id")]
-    ends = {token for one in stated for token in (one if isinstance(one, list) else [one]) if token is not None}
-    eos = _read_json(folder / "tokenizer_config.json").get("eos_token")
-    text = eos.get("content") if isinstance(eos, dict) else eos
-    added = _read_json(folder / "tokenizer.json").get("added_tokens", [])
-    return sorted(ends | {token["id"] for token in added if token["content"] == text})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {error}") from error
-    return content
+def _find_layers(model: Any) -> Any | None:
+    """The part of a model that ends in hidden states, before its head makes logits of them; None where mlx-lm has it elsewhere."""
+    for part in (getattr(model, "language_model", model), model):
+        layers = getattr(part, "model", None)
+        if hasattr(layers, "embed_tokens"):
+            return layers
+    return None

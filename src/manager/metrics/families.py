@@ -60,6 +60,7 @@ LOADED = _gauge("llm_model_loaded", "1 for each model that can be asked", "model
 LOADS = _counter("llm_model_loads", "Loads by outcome: ready, failed", "model", "engine", "outcome")
 LOAD_SECONDS = _histogram("llm_model_load_seconds", "From the start of a runner to its first answer", _LOADS, "model", "engine")
 UNLOADS = _counter("llm_model_unloads", "Unloads by reason: asked, idle, room (evicted for another model), replaced", "model", "reason")
+RESUMES = _counter("llm_resumes", "Requests that went on in another process when theirs had died", "model")
 RESTARTS = _counter("llm_runner_restarts", "Runners that died and were started again", "model")
 
 # Processes and machine

@@ -1,0 +1,92 @@
+"""From the service's options to vLLM's own arguments. Starts nothing, but knows what vLLM would refuse."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vllm import EngineArgs
+from vllm.platforms import current_platform
+
+from src.engines.base import EngineOptions
+from src.errors import ModelLoadFailed
+
+DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open
+CPU_SEQUENCES = 20
+CPU_BLOCK = 32  # tokens of the KV cache that are found again together: vLLM's default of 128 would find a short prefix never
+CPU_BATCH_TOKENS = 512  # of a step: a prompt of more is computed piece by piece, so that others get their tokens between
+SAMPLER = "src.engines.vllm.sampler:Sampler"
+
+
+def engine_arguments(options: EngineOptions) -> EngineArgs:
+    """Raises ModelLoadFailed, naming what is wrong."""
+    device = current_platform.device_type
+    if options.device not in ("auto", device):
+        raise ModelLoadFailed(f"DEVICE_TYPE={options.device}, but the vLLM that is installed computes on {device}. Use auto or {device}.")
+    if options.kv_type == "q8_0":
+        raise ModelLoadFailed("KV_CACHE_TYPE=q8_0 is llama.cpp's: with vLLM set kv_cache_dtype, to fp8 for example, and leave it at auto.")
+    given = dict(options.vllm)
+    arguments: dict[str, Any] = {
+        "model": options.model_path,
+        "max_model_len": options.context_length or None,
+        "max_num_seqs": options.max_sequences or None,
+        "enable_prefix_caching": options.cached_prefixes > 0,
+        "logits_processors": [SAMPLER],
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        "max_logprobs": -1,  # as many as a job may ask for
+    }
+    if device == "cpu":
+        arguments |= _on_cpu(options, given)
+    if given.get("pipeline_parallel_size", 1) > 1:
+        arguments["async_scheduling"] = False  # the runner of this sampler cannot do both
+    if given.get("speculative_config"):
+        # vLLM takes no logits processors beside it: it draws itself, and follows grammars itself, for which it needs the tokenizer.
+        arguments |= {"logits_processors": None, "skip_tokenizer_init": False, "structured_outputs_config": {"backend": "guidance"}}
+    if options.lora:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(options.lora)}
+    return EngineArgs(**{**arguments, **given})
+
+
+def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
+    """A KV cache for as many sequences as were planned: by itself vLLM would take 92 % of the machine's memory."""
+    ranks = given.get("tensor_parallel_size", 1) * given.get("pipeline_parallel_size", 1)
+    if given.get("pipeline_parallel_size", 1) > 1 and given.get("enforce_eager"):
+        raise ModelLoadFailed(
+            f"On a CPU vLLM fails in its first step with pipeline_parallel_size={given['pipeline_parallel_size']} with enforce_eager "
+            "(ENFORCE_EAGER): leave one of them out."
+        )
+    if ranks > 1 and given.get("distributed_executor_backend") != "ray":
+        _share_cores(ranks)
+    context, sequences = options.context_length or DEFAULT_CONTEXT, options.max_sequences or CPU_SEQUENCES
+    block = given.get("block_size", CPU_BLOCK)
+    return {
+        "max_model_len": context,
+        "max_num_seqs": sequences,
+        "block_size": block,
+        "num_gpu_blocks_override": sequences * -(-context // block) + 1,  # vLLM keeps one for itself
+        "kv_cache_memory_bytes": 2**20,  # any: the blocks decide, but without it vLLM asks for the 92 % first
+        "max_num_batched_tokens": max(CPU_BATCH_TOKENS, sequences),
+    }
+
+
+def _share_cores(ranks: int) -> None:
+    """vLLM gives each rank a NUMA node and refuses where there are not enough of them: then each gets its share of the cores."""
+    nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))
+    if nodes >= ranks or "VLLM_CPU_OMP_THREADS_BIND" in os.environ:
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // ranks
+    groups = [cores[rank * share : (rank + 1) * share] for rank in range(ranks)]
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, group)) for group in groups) if share else "nobind"
+
+
+def _rank(adapters: tuple[str, ...]) -> int:
+    """Of the LoRA adapter, from its own file: vLLM sets memory aside for it."""
+    from src.engines.folder import read_json
+
+    if len(adapters) > 1:
+        raise ModelLoadFailed(f"vLLM applies one LoRA adapter to a request, and models.toml names {len(adapters)}: leave one.")
+    config = read_json(Path(adapters[0]) / "adapter_config.json")
+    if not isinstance(config.get("r"), int):
+        raise ModelLoadFailed(f"{adapters[0]} is no LoRA adapter for vLLM: expected a folder with adapter_config.json and its weights.")
+    return int(config["r"])

@@ -1,5 +1,7 @@
 """Which token is drawn: biases, seeds, and the bounds that leave one candidate."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 pytestmark = pytest.mark.feature("sampling")
@@ -61,8 +63,6 @@ def test_without_a_seed_answers_differ(api, column):
 
 @pytest.mark.feature("seed")
 def test_a_seeded_answer_is_the_same_beside_others(api):
-    from concurrent.futures import ThreadPoolExecutor
-
     alone = said(api.chat(**HOT, seed=3))
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda seed: said(api.chat(**HOT, seed=seed)), [3, 4, 5, 6]))

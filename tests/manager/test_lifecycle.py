@@ -103,7 +103,7 @@ async def ask(ready: ModelReady, tokens: int) -> bytes:
     """One request at a runner's socket; its last event."""
     reader, writer = await asyncio.open_unix_connection(ready.socket)
     sampling = '{"seed":1,"temperature":0,"ignore_eos":true}'
-    request = f'{{"kind":"Generate","prompt":{{"kind":"TextPrompt","text":"Hello"}},"sampling":{sampling},"max_tokens":{tokens}}}\n'
+    request = f'{{"kind":"Generate","prompts":[{{"kind":"TextPrompt","text":"Hello"}}],"sampling":{sampling},"max_tokens":{tokens}}}\n'
     try:
         writer.write(request.encode())
         return [line async for line in reader][-1]

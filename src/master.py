@@ -120,6 +120,7 @@ def when_ready(server: Any) -> None:
         """A worker alone cannot tell that the server stops from being replaced."""
         _stopping[0] = max(1, _stopping[0])
         signal.signal(signal.SIGTERM, lambda *_: _hurry(server))
+        _take_in_more_sigterms(server)
         _notifier.send("STOPPING=1", "STATUS=running requests end")
         stop(graceful)
 
@@ -148,6 +149,18 @@ def stopping() -> bool:
 
 def stopping_at_once() -> bool:
     return _stopping[0] == 2
+
+
+def _take_in_more_sigterms(server: Any) -> None:
+    """Those that came before the first one was heeded."""
+    waiting = []
+    while not server.SIG_QUEUE.empty():
+        waiting.append(server.SIG_QUEUE.get_nowait())
+    for number in waiting:
+        if number == signal.SIGTERM:
+            _hurry(server)
+        else:
+            server.SIG_QUEUE.put_nowait(number)
 
 
 def _hurry(server: Any) -> None:

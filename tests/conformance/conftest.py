@@ -18,7 +18,7 @@ import pytest
 from tests.conformance.api import Api
 from tests.conformance.results import Results
 
-INSTALLED_EVERYWHERE = ["echo", "llama_cpp"]
+QUICK = ["echo"]  # what a run without --engine tests: the others take minutes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +41,7 @@ def columns(config: pytest.Config) -> list[str]:
     if url := config.getoption("--url", None):
         return [config.getoption("--name") or url]
     chosen = config.getoption("--engine", None) or os.environ.get("CONFORMANCE_ENGINE", "").split()
-    return chosen or INSTALLED_EVERYWHERE
+    return chosen or QUICK
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

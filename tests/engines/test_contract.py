@@ -171,14 +171,19 @@ def test_a_job_that_comes_later_joins_while_others_decode(engine):
     assert 2 not in seen[-1], "the short job waited for the long one"
 
 
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
 def test_a_long_prompt_does_not_keep_others_from_their_next_token(engine):
     engine.add(job(1, max_tokens=60))
     while not any(step.token is not None for step in engine.step()):
         pass
     engine.add(job(2, length=CONTEXT - 10, start=50, max_tokens=2))
+    together, running = 0, True
     while steps := engine.step():
-        if any(step.job_id == 2 and step.token is None for step in steps):
+        if running and any(step.job_id == 2 and step.token is None for step in steps):  # a slow machine takes smaller pieces
             assert any(step.job_id == 1 and step.token is not None for step in steps)
+            together += 1
+        running = running and not any(step.job_id == 1 and step.finish for step in steps)
+    assert together > 1
 
 
 def test_a_seeded_job_draws_the_same_tokens_again(engine):

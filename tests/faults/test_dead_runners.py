@@ -100,7 +100,7 @@ def test_a_step_that_does_not_end_is_a_death_and_the_request_behind_it_is_found(
 
 
 def test_a_process_that_does_not_answer_is_replaced():
-    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, ENGINE_STALL_SECONDS=3) as server, Crowd() as crowd:
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, ENGINE_STALL_SECONDS=6) as server, Crowd() as crowd:
         answer = crowd.ask(server, LONG)
         wait_until(lambda: running(server) == 1, what="its being computed")
         psutil.Process(runner(server)).suspend()

@@ -29,10 +29,11 @@ def test_a_second_sigterm_ends_streams_at_once_with_an_error_that_says_so():
         answer = crowd.ask(server, "x" * 500, extra_body={"ignore_eos": True})
         wait_until(lambda: server.status()["requests"]["running"] == 1, what="a stream")
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(1)
+        wait_until(lambda: "Handling signal: term" in server.output, what="the first one's being heeded")
+        time.sleep(0.5)
         assert not answer.done(), "the first one lets it run"
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(15) == 0
+        assert server.process.wait(40) == 0, "the first one alone would take 60 seconds"
         assert "shutting down" in answer.result().message
     assert_gone(tree)
 

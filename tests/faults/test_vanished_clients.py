@@ -57,13 +57,17 @@ def assert_nothing_left(server: Server, before: dict[str, tuple[int, int]], one_
     wait_until(as_before, timeout=15, what=f"descriptors and threads as before ({before})")
 
 
+def warm_up(server: Server) -> None:
+    """Threads for encoding and descriptors for logs are there from the first requests on."""
+    for client in [connect(server, "/v1/completions", {"prompt": "x" * 40, "max_tokens": 3}) for _ in range(40)]:
+        assert b"200 OK" in client.recv(4096)
+        client.close()
+
+
 @pytest.fixture(scope="module")
 def server():
     with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, MAX_PARALLEL_SEQUENCES=8, CONTEXT_LENGTH=4096) as server:
-        # Threads for encoding and descriptors for logs are there from the first requests on.
-        for client in [connect(server, "/v1/completions", {"prompt": "x" * 40, "max_tokens": 3}) for _ in range(40)]:
-            assert client.recv(4096)
-            client.close()
+        warm_up(server)
         yield server
 
 
@@ -108,8 +112,7 @@ def test_clients_that_vanish_at_once(server):
 def test_clients_that_vanish_while_their_prompt_is_computed(model_path):
     with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2, CACHE_SIZE=0, STEP_TIME_TARGET_MS=50) as server:
         body = {"prompt": "one two three four " * 400, "max_tokens": 1}
-        with connect(server, "/v1/completions", {"prompt": "x", "max_tokens": 1}) as first:
-            assert b"200 OK" in first.recv(4096)
+        warm_up(server)
         before = held(server)
         clients = [connect(server, "/v1/completions", {**body, "stream": stream}) for stream in (True, False)]
         wait_until(lambda: requests(server)[2] > 0, timeout=120, what="a prompt that is being computed")

@@ -11,6 +11,7 @@ from src.api.replay.log import Log, Opened
 from src.errors import IdempotencyKeyReused, NotFound
 
 NAME_LENGTH = 24  # hexadecimal digits of an id that are its log's name
+OWN_LENGTH = 8  # those that are its own: a key may be used again once its answer is forgotten
 TIDY_SECONDS = 1.0
 YOUNG_SECONDS = 1.0  # a log that was just made has no writer yet
 
@@ -35,13 +36,18 @@ class Store:
                     raise IdempotencyKeyReused("This Idempotency-Key was used for another request. Take a new key for each.")
                 return log, opened, is_new
             opened = Opened(
-                id=f"{prefix}{name}{uuid4().hex[:8]}", created=int(time.time()), owner=owner, digest=asked, route=route, stream=stream
+                id=f"{prefix}{name}{uuid4().hex[:OWN_LENGTH]}",
+                created=int(time.time()),
+                owner=owner,
+                digest=asked,
+                route=route,
+                stream=stream,
             )
             is_new = Log.create(self._folder / name, opened)
 
     def find(self, id: str, owner: str, route: str) -> tuple[Log, Opened]:
         """The log of an answer. Raises NotFound, also for another's."""
-        _, _, digits = id.partition("-")
+        digits = id[-NAME_LENGTH - OWN_LENGTH :]
         log = self._at(digits[:NAME_LENGTH]) if digits.isalnum() else None
         if log:
             opened = log.first_line()

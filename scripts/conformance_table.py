@@ -5,7 +5,9 @@ GREEN = "✓"
 
 
 def table(columns: dict[str, Column]) -> str:
-    """Markdown. A cell is green only where all cases that any column ran of this feature ran here and passed."""
+    """Markdown. A cell is green only where all cases that any column ran of this feature ran here and passed. No columns: ""."""
+    if not columns:
+        return ""
     features = _features(columns)
     lines = ["| feature | cases | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for feature in features:

@@ -30,6 +30,10 @@ def test_rows_are_features_and_columns_are_servers():
     ]
 
 
+def test_without_a_run_there_is_no_matrix():
+    assert table({}) == ""
+
+
 def test_our_own_engines_come_first(tmp_path):
     for name in ("zeta", "mlx", "echo", "llama_cpp"):
         (tmp_path / f"{name}.json").write_text(json.dumps({name: {}}))

@@ -161,7 +161,7 @@ class CountTokensRequest(Strict):
             "model": self.model,
             "messages": messages,
             "tools": [tool.as_chat() for tool in self.tools] if self.tools else None,
-            "tool_choice": choice.as_chat() if choice and self.tools else None,
+            "tool_choice": choice.as_chat() if choice else None,
             "parallel_tool_calls": False if choice and choice.disable_parallel_tool_use else None,
             "chat_template_kwargs": {"enable_thinking": thinking == "enabled"} if thinking in ("enabled", "disabled") else None,
             "reasoning_effort": output.effort if output and output.effort != "high" else None,  # which is the default

@@ -21,7 +21,6 @@ from src.protocol import (
     DownloadList,
     DownloadProgress,
     Failed,
-    Generate,
     Load,
     LoadProgress,
     ManagerEvent,
@@ -166,7 +165,7 @@ def _real_poll() -> "select.poll":
 class Generation:
     """One request to a runner: iterate over its events; None among them means that none came for IDLE_SECONDS."""
 
-    def __init__(self, ready: ModelReady, request: Generate, deadline: float, client: socket.socket | None) -> None:
+    def __init__(self, ready: ModelReady, request: Message, deadline: float, client: socket.socket | None) -> None:
         """Raises EngineUnavailable when the runner cannot be reached."""
         try:
             self._exchange = Exchange(ready.socket, request, deadline, client)

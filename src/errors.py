@@ -5,8 +5,9 @@ ServiceError                      one refused or failed request
 ├── InvalidValue                  400  a field has a wrong type or value; param names it
 ├── MissingField                  400  a required field is not there
 ├── UnsupportedField              400  a field this server knows but cannot honour
-├── InvalidSchema                 400  a schema, an expression or a grammar that no answer can be held to
+├── UnknownField                  400  a field it does not know, where STRICT_FIELDS refuses such
 ├── UnsupportedContent            400  a part of a message that is no text
+├── InvalidSchema                 400  a schema, an expression or a grammar that no answer can be held to
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
 ├── InvalidAPIKey                 401  no key, or not one of ours: which of both is not told
 ├── OperatorOnly                  403  only for who runs this server
@@ -78,12 +79,16 @@ class UnsupportedField(_ClientError):
     code = "unsupported_parameter"
 
 
-class InvalidSchema(_ClientError):
-    code = "invalid_schema"
-
-
 class UnsupportedContent(_ClientError):
     code = "unsupported_content"
+
+
+class UnknownField(_ClientError):
+    code = "unknown_parameter"
+
+
+class InvalidSchema(_ClientError):
+    code = "invalid_schema"
 
 
 class ContextLengthExceeded(_ClientError):

@@ -125,6 +125,10 @@ class Settings(BaseModel):
     idempotency_max_bytes: int = Field(64 * 2**20, ge=0, description="size of the ended answers kept, in all")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     body_timeout: float = Field(30, gt=0, description="seconds a request's body may take to arrive")
+    response_store_size: int = Field(
+        0, ge=0, description="responses kept for previous_response_id, till the server stops; the oldest go first; 0: none"
+    )
+    strict_fields: bool = Field(False, description="refuse fields that a route does not know, rather than name them in X-Ignored-Fields")
     max_grammar_bytes: int = Field(64 * 1024, ge=1, description="size of a request's JSON schema, regular expression, choices or grammar")
     max_grammar_depth: int = Field(32, ge=1, le=100, description="objects and lists in each other in a request's JSON schema")
     grammar_compile_seconds: float = Field(5, gt=0, le=60, description="seconds it may take to compile one")
@@ -264,8 +268,13 @@ class Settings(BaseModel):
         found = {**in_file, **os.environ}
         values = {name: found[name.upper()] for name in cls.model_fields if found.get(name.upper())}
         for name in (
-            *("inference_engine", "device_type", "worker_class", "kv_cache_type", "log_format"),
-            *("dtype", "distributed_executor_backend"),
+            "inference_engine",
+            "device_type",
+            "worker_class",
+            "kv_cache_type",
+            "log_format",
+            "dtype",
+            "distributed_executor_backend",
         ):
             if name in values:
                 values[name] = str(values[name]).lower()

@@ -12,4 +12,5 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int  # running and waiting
     chat_template: str | None = None  # path of a Jinja file, in place of the model's own template
     tool_format: str | None = None  # how the model writes tool calls, where its template does not tell
+    matryoshka: list[int] | None = None  # lengths its embeddings may be cut to; []: any; None: they may not
     options: EngineOptions

@@ -3,6 +3,10 @@
 import re
 
 from src.api.app import create_app
+from src.api.openapi import OPERATIONS
+from src.api.schema import ChatRequest, CompletionRequest
+from src.api.schema.unknown import WITHOUT_EFFECT
+from src.api.schema.unsupported import UNSUPPORTED
 from src.errors import ServiceError
 from src.settings import ROOT, Settings
 
@@ -57,8 +61,24 @@ def test_every_route_is_in_the_api_document():
     document = (ROOT / "docs" / "API.md").read_text()
     for rule in create_app(Settings()).url_map.iter_rules():
         for method in rule.methods - {"HEAD", "OPTIONS"}:
-            path = re.sub(r"<(path:)?name>", "{id}", rule.rule)
-            assert f"| `{method} {path}` |" in document
+            path = re.sub(r"<(path:)?\w+>", "{id}", rule.rule)
+            assert re.search(rf"^\|[^|]*`{method} {re.escape(path)}`", document, re.MULTILINE), f"{method} {path}"
+
+
+def test_every_field_of_a_body_is_in_the_api_document():
+    """Those of its top level, by their names in code."""
+    document = (ROOT / "docs" / "API.md").read_text()
+    for kind in {kind for operation in OPERATIONS.values() for kind in operation.body}:
+        for name in kind.model_fields:
+            assert re.search(rf"[`.\"]{name}[`.\"]", document), f"{kind.__name__}.{name}"
+
+
+def test_the_api_document_lists_what_is_refused_and_what_has_no_effect():
+    document = (ROOT / "docs" / "API.md").read_text()
+    refused = set(UNSUPPORTED) - ChatRequest.model_fields.keys() - CompletionRequest.model_fields.keys()
+    for beginning, names in (("Refused with 400", refused), ("Accepted and without effect", WITHOUT_EFFECT)):
+        [listed] = re.findall(rf"^{beginning}.*?(?:change the\s+answer|has it): (.*?)\.\s", document, re.MULTILINE | re.DOTALL)
+        assert set(re.findall(r"`(\w+)`", listed)) == set(names)
 
 
 def all_subclasses(kind: type) -> set[type]:

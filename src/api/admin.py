@@ -6,10 +6,10 @@ from typing import Any
 import flask
 
 from src import logs
+from src.api.accept import accept
 from src.api.access import needs
 from src.api.audit import note
-from src.api.body import read_json
-from src.api.schema import KeyRequest, LogLevelRequest, parse
+from src.api.schema import KeyRequest, LogLevelRequest
 from src.api.service import json_response, service
 from src.errors import InvalidValue
 from src.keys import Key, KeyFile
@@ -27,7 +27,7 @@ def log_level() -> flask.Response:
 @needs("admin")
 def set_log_level() -> flask.Response:
     """In every process of this server, within a second; till it stops."""
-    request = parse(LogLevelRequest, _body())
+    request = accept(LogLevelRequest)
     logs.change_level(service().settings, request.level)
     note(level=request.level)
     return log_level()
@@ -43,7 +43,7 @@ def list_keys() -> flask.Response:
 @needs("admin")
 def add_key() -> flask.Response:
     """The one time that the key is shown."""
-    request = parse(KeyRequest, _body())
+    request = accept(KeyRequest)
     note(name=request.name)
     secret, key = _file().add(**request.model_dump(exclude_none=True))
     service().keyring.look_again()
@@ -68,10 +68,6 @@ def revoke_key(name: str) -> flask.Response:
     _file().revoke(name)
     service().keyring.look_again()
     return json_response({"object": "key", "name": name, "deleted": True})
-
-
-def _body() -> dict[str, Any]:
-    return read_json(service().settings.body_timeout)
 
 
 def _file() -> KeyFile:

@@ -6,13 +6,31 @@ from pathlib import Path
 
 import flask
 
-from src.api import access, admin, audit, chat, completions, failures, metrics, models, record, system
+from src.api import (
+    access,
+    admin,
+    audit,
+    chat,
+    completions,
+    embeddings,
+    failures,
+    messages,
+    metrics,
+    models,
+    openapi,
+    record,
+    responses,
+    system,
+    tokens,
+)
+from src.api.accept import name_ignored
 from src.api.address import Proxies
 from src.api.browser import Browsers
 from src.api.draining import refuse_while_stopping
 from src.api.keyring import Keyring
 from src.api.quotas import Quotas
 from src.api.replay import Store
+from src.api.response_store import ResponseStore
 from src.api.service import Service
 from src.client import ManagerClient
 from src.settings import ROOT, Settings
@@ -24,15 +42,16 @@ def create_app(settings: Settings) -> flask.Flask:
     app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     manager = ManagerClient(str(Path(settings.run_dir) / "manager.sock"))
-    app.extensions["service"] = Service(settings, manager, Keyring(settings), Proxies(settings.proxies), _kept(settings))
+    responses_kept = ResponseStore(Path(settings.run_dir) / "responses", settings.response_store_size)
+    app.extensions["service"] = Service(settings, manager, Keyring(settings), Proxies(settings.proxies), _kept(settings), responses_kept)
     browsers = Browsers(settings.host_names, settings.origins)
     quotas = Quotas(settings, lease=settings.request_timeout + 60)
     for before in (record.begin, refuse_while_stopping, browsers.check, access.check, quotas.admit):
         app.before_request(before)
-    for after in (record.end, browsers.permit, quotas.tell, audit.write):
+    for after in (record.end, browsers.permit, quotas.tell, audit.write, name_ignored):
         app.after_request(after)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, models, system, admin):
+    for module in (chat, completions, responses, messages, embeddings, tokens, models, system, admin, openapi):
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)

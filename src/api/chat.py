@@ -2,19 +2,18 @@
 
 import flask
 
-from src.api.body import read_json
+from src.api.accept import accept
 from src.api.generate import reply, reply_again
 from src.api.render import ChatRenderer
-from src.api.schema import ChatRequest, parse
-from src.api.service import service
+from src.api.schema import ChatRequest
 
 blueprint = flask.Blueprint("chat", __name__)
 
 
 @blueprint.post("/v1/chat/completions")
 def create() -> flask.Response:
-    request = parse(ChatRequest, read_json(service().settings.body_timeout))
-    return reply(request, ChatRenderer, "chatcmpl")
+    request = accept(ChatRequest)
+    return reply(request, ChatRenderer, "chatcmpl-")
 
 
 @blueprint.get("/v1/chat/completions/<path:name>")

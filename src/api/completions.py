@@ -2,19 +2,18 @@
 
 import flask
 
-from src.api.body import read_json
+from src.api.accept import accept
 from src.api.generate import reply, reply_again
 from src.api.render import CompletionRenderer
-from src.api.schema import CompletionRequest, parse
-from src.api.service import service
+from src.api.schema import CompletionRequest
 
 blueprint = flask.Blueprint("completions", __name__)
 
 
 @blueprint.post("/v1/completions")
 def create() -> flask.Response:
-    request = parse(CompletionRequest, read_json(service().settings.body_timeout))
-    return reply(request, CompletionRenderer, "cmpl")
+    request = accept(CompletionRequest)
+    return reply(request, CompletionRenderer, "cmpl-")
 
 
 @blueprint.get("/v1/completions/<path:name>")

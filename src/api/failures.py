@@ -1,6 +1,6 @@
 """Turns every failure into an OpenAI error: the one place that does. Knows no route."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flask
 import msgspec
@@ -9,6 +9,7 @@ from werkzeug import exceptions as http
 
 from src import errors
 from src.api.record import CLIENT_CLOSED, Record, record
+from src.api.shapes import body_for, openai_event
 from src.errors import ClientGone, ServiceError
 
 # SDKs would send these again by themselves, and the same would happen again.
@@ -41,7 +42,9 @@ def respond(error: Exception) -> flask.Response:
         return flask.Response(status=CLIENT_CLOSED)  # for the log: nobody reads this response
     failure = as_service_error(error, record())
     record().error = failure.code
-    response = flask.Response(msgspec.json.encode(failure.body()), status=failure.status, mimetype="application/json")
+    response = flask.Response(
+        msgspec.json.encode(body_for(flask.request.path, failure, record().id)), status=failure.status, mimetype="application/json"
+    )
     if isinstance(error, http.HTTPException):
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     if failure.code in _NOT_TO_RETRY:
@@ -53,13 +56,13 @@ def respond(error: Exception) -> flask.Response:
     return response
 
 
-def events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes] = openai_event) -> Iterator[bytes]:
     """The chunks of a response that has begun; a failure becomes its last server-sent event, without [DONE]."""
     of = record()  # taken here, while the request is at hand: the chunks are made after its context is gone
-    return _events(chunks, of)
+    return _events(chunks, last, of)
 
 
-def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
+def _events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes], of: Record) -> Iterator[bytes]:
     try:
         yield from chunks
     except ClientGone:
@@ -67,4 +70,4 @@ def _events(chunks: Iterator[bytes], of: Record) -> Iterator[bytes]:
     except Exception as error:
         failure = as_service_error(error, of)
         of.error, of.broken_off = failure.code, failure.status
-        yield b"data: " + msgspec.json.encode(failure.body()) + b"\n\n"
+        yield last(failure)

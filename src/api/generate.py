@@ -12,14 +12,14 @@ from src.api import access, failures, kept
 from src.api.kept import KEY_HEADER
 from src.api.pursuit import Pursuit
 from src.api.record import Record, record
-from src.api.render import Renderer, Wants, server_sent_events
+from src.api.render import Rendering, Wants
 from src.api.replay import Answer
 from src.api.schema import ChatRequest, CompletionRequest
 from src.api.service import client_socket, json_response, service
 from src.protocol import Generate, ModelReady
 
 
-def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix: str) -> flask.Response:
+def reply(request: ChatRequest | CompletionRequest, kind: Callable[..., Rendering], prefix: str) -> flask.Response:
     """The response to a request for text. Nothing is committed to before the runner has started on it."""
     if KEY_HEADER in flask.request.headers:
         return _tell(*kept.answer(request, prefix, _asking(request), _wants), kind)
@@ -32,7 +32,7 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
             _noted(iter(pursuit), of),
             pursuit.close,
             lambda: kind(
-                id=f"{prefix}-{uuid.uuid4().hex}",
+                id=f"{prefix}{uuid.uuid4().hex}",
                 created=int(time.time()),
                 model=pursuit.ready.model,
                 fingerprint=pursuit.ready.fingerprint,
@@ -45,16 +45,16 @@ def reply(request: ChatRequest | CompletionRequest, kind: type[Renderer], prefix
         raise
 
 
-def reply_again(id: str, kind: type[Renderer]) -> flask.Response:
+def reply_again(id: str, kind: Callable[..., Rendering]) -> flask.Response:
     """The response to a question for an answer that is kept."""
     return _tell(*kept.found(id), kind)
 
 
-def _tell(answer: Answer, is_new: bool, kind: type[Renderer]) -> flask.Response:
+def _tell(answer: Answer, is_new: bool, kind: Callable[..., Rendering]) -> flask.Response:
     of = record()
     events = answer.events(service().deadline(), client_socket())
 
-    def renderer() -> Renderer:
+    def renderer() -> Rendering:
         asked, opened = answer.asked, answer.opened
         assert asked
         of.model = asked.model
@@ -66,7 +66,7 @@ def _tell(answer: Answer, is_new: bool, kind: type[Renderer]) -> flask.Response:
 
 
 def _respond(
-    events: Iterator[Any], close: Callable[[], None], renderer: Callable[[], Renderer], *, stream: bool, after: int | None = None
+    events: Iterator[Any], close: Callable[[], None], renderer: Callable[[], Rendering], *, stream: bool, after: int | None = None
 ) -> flask.Response:
     """`renderer` is asked for once the first event is there. `after`: of the event that the client has seen last."""
     try:
@@ -81,7 +81,7 @@ def _respond(
     finally:
         if not stream:
             close()
-    response = flask.Response(failures.events(server_sent_events(chunks, after)), mimetype="text/event-stream")
+    response = flask.Response(failures.events(rendering.frames(chunks, after), rendering.failed), mimetype="text/event-stream")
     # Not in the generator: one that was never begun, because its client hung up before the first byte, runs no finally.
     response.call_on_close(close)
     response.headers["Cache-Control"] = "no-cache"

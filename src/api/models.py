@@ -10,10 +10,10 @@ import flask
 import msgspec
 
 from src.api import failures
+from src.api.accept import accept
 from src.api.access import find, needs, see, visible
 from src.api.audit import note
-from src.api.body import read_json
-from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest, parse
+from src.api.schema import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
 from src.api.service import client_socket, json_response, service
 from src.protocol import Download, DownloadProgress, LoadProgress, Message, ModelState
 
@@ -55,7 +55,7 @@ def plan(name: str) -> flask.Response:
 @needs("admin")
 def load() -> flask.Response:
     """Answers once the model is loaded, or with the reason why it is not; with `stream`, tells on the way how far it is."""
-    request = parse(LoadRequest, read_json(service().settings.body_timeout))
+    request = accept(LoadRequest)
     note(model=request.model_name)
     if not request.stream:
         service().manager.load(request.model_name, service().deadline(), client_socket())
@@ -67,7 +67,7 @@ def load() -> flask.Response:
 @needs("admin")
 def unload() -> flask.Response:
     """Answers once the model's memory is free; its running requests end first."""
-    request = parse(UnloadRequest, read_json(service().settings.body_timeout))
+    request = accept(UnloadRequest)
     note(model=request.model_name)
     service().manager.unload(request.model_name, service().deadline(), client_socket())
     return retrieve(request.model_name)
@@ -77,7 +77,7 @@ def unload() -> flask.Response:
 @needs("admin")
 def switch() -> flask.Response:
     """Answers once the model serves in the place of the one before, which ends after its running requests."""
-    request = parse(SwitchRequest, read_json(service().settings.body_timeout))
+    request = accept(SwitchRequest)
     note(model=request.model_name)
     service().manager.switch(request.model_name, request.before, service().deadline(), client_socket())
     return retrieve(request.model_name)
@@ -87,7 +87,7 @@ def switch() -> flask.Response:
 @needs("admin")
 def download() -> flask.Response:
     """Answers once the model is in the catalog; with `stream`, tells on the way how far it is. It goes on if the client leaves."""
-    request = parse(DownloadRequest, read_json(service().settings.body_timeout))
+    request = accept(DownloadRequest)
     note(repo=request.repo, source=request.source)
     asked = Download(source=request.source, repo=request.repo, name=request.name, revision=request.revision, include=request.include)
     steps = service().manager.download(asked, time.monotonic() + DOWNLOAD_SECONDS, client_socket())

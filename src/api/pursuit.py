@@ -18,6 +18,7 @@ from src.protocol import Finished, Generate, ModelReady, OnTrial
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 NOTICE_SECONDS = 2.0  # the manager has noticed a death by then; a runner that still stands only closed the connection
 FRUITLESS_TRIES = 6  # runners without a token from any of them
+HARMLESS = 16  # tokens after which a process that was killed from outside was not killed for this request
 LONG_HARMLESS = 256  # tokens after which what died before is forgotten
 OUTSIDE = ("signal SIGKILL", "signal SIGTERM", "signal SIGINT", "signal SIGHUP")  # deaths that need not be a request's fault
 GUILTY = 2
@@ -96,9 +97,7 @@ class Pursuit:
         if known and ready.pid != before.pid:
             self._blame(ready.predecessor or OUTSIDE[0])
         try:
-            self._generation = Generation(
-                ready, replace(self._progress.again(), deaths=max(1, self._deaths) if known else 0), self._deadline, self._client
-            )
+            self._generation = Generation(ready, replace(self._progress.again(), deaths=self._deaths), self._deadline, self._client)
         except EngineUnavailable:
             time.sleep(0.1)  # it died meanwhile, and the next round asks again
 
@@ -132,7 +131,8 @@ class Pursuit:
         own = death not in OUTSIDE
         if self._on_trial:
             self._strikes += GUILTY if own and self._deaths else 1
-        self._deaths += own and self._computed
-        self._on_trial = self._computed = False
+        if self._computed and (own or (self._progress.fruitless and self._progress.drawn < HARMLESS)):
+            self._deaths += 1
+        self._on_trial, self._computed = False, not self._deaths
         if self._strikes >= GUILTY:
             raise EngineCrashed(f"The model's process died while it worked on this request, more than once, the last time by {death}.")

@@ -4,11 +4,13 @@ There is one path: a reply that is not streamed is the fold of the very chunks t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import msgspec
 
+from src.api.shapes import openai_event
+from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
 
 Chunk = dict[str, Any]
@@ -26,6 +28,18 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True):
     usage: bool = False  # in one more chunk at the end
     running_usage: bool = False  # in every chunk
     timings: bool = False
+
+
+class Rendering(Protocol):
+    """Makes a reply of what a runner tells, in one API's shapes: chunks as they come, and one object of all of them."""
+
+    def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]: ...
+
+    def fold(self, chunks: Iterable[Chunk | None]) -> Chunk: ...
+
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]: ...
+
+    def failed(self, error: ServiceError) -> bytes: ...
 
 
 class Renderer(ABC):
@@ -98,6 +112,14 @@ class Renderer(ABC):
     def _choice(self, index: int, said: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
         return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish_reason}
 
+    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+        """The chunks as server-sent events. `after`: see framed()."""
+        return server_sent_events(chunks, after)
+
+    def failed(self, error: ServiceError) -> bytes:
+        """The last event of a stream that failed."""
+        return openai_event(error)
+
     @abstractmethod
     def _first(self, index: int) -> Chunk | None: ...
 
@@ -135,7 +157,7 @@ class ChatRenderer(Renderer):
             said["content"] = delta.text
         if delta.tool_calls:
             said["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
-        logprobs = {"content": [_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
+        logprobs = {"content": [logprob_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
         return self._choice(delta.index, {"delta": said}, logprobs)
 
     def _last(self, ended: Ended) -> Chunk:
@@ -215,7 +237,7 @@ def _call_piece(call: Any) -> Chunk:
     return {"index": call.index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _entry(entry: TokenLogprob) -> Chunk:
+def logprob_entry(entry: TokenLogprob) -> Chunk:
     top = [{"token": one.token, "logprob": one.logprob, "bytes": one.bytes} for one in entry.top]
     return {"token": entry.token, "logprob": entry.logprob, "bytes": entry.bytes, "top_logprobs": top}
 
@@ -256,16 +278,32 @@ def timings(finished: Finished) -> dict[str, Any]:
     }
 
 
-def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+def framed(
+    chunks: Iterable[Chunk | None], frame: Callable[[Chunk], bytes], after: int | None = None, ping: bytes = PING
+) -> Iterator[bytes]:
     """`after`: the number of the last event that is not sent, for the client has it; None: events have no numbers."""
     number = 0
     for chunk in chunks:
         if chunk is None:
-            yield PING
+            yield ping
             continue
         number += 1
         if after is None:
-            yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+            yield frame(chunk)
         elif number > after:
-            yield b"id: %d\ndata: " % number + msgspec.json.encode(chunk) + b"\n\n"
+            yield b"id: %d\n" % number + frame(chunk)
+
+
+def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
+    yield from framed(chunks, data_frame, after)
     yield DONE
+
+
+def data_frame(chunk: Chunk) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def named_frame(chunk: Chunk) -> bytes:
+    """With the chunk's type as the event's name."""
+    name: str = chunk["type"]
+    return b"event: " + name.encode() + b"\n" + data_frame(chunk)

@@ -10,6 +10,7 @@ import msgspec
 from src.api.address import Proxies
 from src.api.keyring import Keyring
 from src.api.replay import Store
+from src.api.response_store import ResponseStore
 from src.client import ManagerClient
 from src.settings import Settings
 
@@ -20,6 +21,7 @@ class Service(msgspec.Struct, frozen=True):
     keyring: Keyring
     proxies: Proxies
     kept: Store
+    responses: ResponseStore
 
     def deadline(self, timeout: float | None = None) -> float:
         """When a request that begins now has to be through, in time.monotonic() seconds. `timeout`: its own."""

@@ -21,6 +21,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     quantisation: str | None = None  # Q4_K_M, 4-bit, BF16, awq, ...
     context_length: int | None = None  # tokens of one sequence that it was trained for
     capabilities: tuple[str, ...] = ()  # of chat_template, tools, thinking, embeddings
+    matryoshka: tuple[int, ...] | None = None  # lengths its embeddings may be cut to; (): any; None: they may not
     weight_bytes: int = 0
     kv_bytes_per_token: int = 0  # keys and values of all layers, 16 bits each
     state_bytes: int = 0  # of one sequence, whatever its length: recurrent layers

@@ -53,6 +53,7 @@ def facts(folder: Path, weights: list[Path]) -> tuple[str, Facts]:
             if isinstance(names, list)
             else False,
         ),
+        matryoshka=_matryoshka(config),
         weight_bytes=sum(path.stat().st_size for path in weights),
         kv_bytes_per_token=kv_bytes(layers, _number(text, "num_key_value_heads", heads), per_head, per_head),
         vocabulary=_number(text, "vocab_size"),
@@ -109,6 +110,14 @@ def _quantisation(config: dict[str, Any], elements: Counter[str], mlx_bits: Any)
     if isinstance(other, dict) and _word(other.get("quant_method")):
         return str(other["quant_method"])
     return elements.most_common(1)[0][0] if elements else None
+
+
+def _matryoshka(config: dict[str, Any]) -> tuple[int, ...] | None:
+    """As embedding models for vLLM state it (https://docs.vllm.ai/en/latest/models/pooling_models.html)."""
+    lengths = config.get("matryoshka_dimensions")
+    if isinstance(lengths, list) and lengths and all(isinstance(length, int) and length > 0 for length in lengths):
+        return tuple(sorted(lengths))
+    return () if config.get("is_matryoshka") is True else None
 
 
 def _template(folder: Path) -> str | None:

@@ -21,6 +21,7 @@ class EngineKind(msgspec.Struct, frozen=True, kw_only=True):
     formats: frozenset[str]
     prefers: Callable[[], bool]  # is this machine one that auto should choose it on?
     install: str = ""
+    embeds: bool = True  # whether it makes embeddings with models that were not trained for them
 
 
 def _apple_silicon() -> bool:
@@ -46,6 +47,7 @@ ENGINES = {
         package="vllm",
         formats=frozenset({"safetensors"}),
         prefers=_cuda,
+        embeds=False,
         install="pip install vllm",
     ),
     "llama_cpp": EngineKind(

@@ -1,7 +1,7 @@
 """The engine contract: tokens in, tokens out. Knows nothing of text, chat or HTTP."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 import msgspec
@@ -106,6 +106,7 @@ class Engine(ABC):
 
     context_length: int  # longest prompt + completion of one job, in tokens
     device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
+    embedding_length: int = 0  # numbers of an input's vector; 0: this model cannot embed
 
     @abstractmethod
     def add(self, job: Job) -> None:
@@ -121,6 +122,15 @@ class Engine(ABC):
 
     def wake(self) -> None:  # noqa: B027 (most engines compute in their step, which cannot be cut short)
         """By any thread, which has a job to add or to cancel: a step that only waits for others returns."""
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        """The inputs' vectors, in their order and of any length. Only where `embedding_length` is not 0.
+
+        A call of next() is one piece of work, no longer than running jobs may be kept waiting: None where it did not
+        complete a vector. Steps may come between pieces, a piece of another such iterator only after a vector; closing it
+        frees what it holds. Raises EngineError at the first next() when these inputs cannot be embedded here.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def stats(self) -> EngineStats: ...

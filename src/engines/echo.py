@@ -4,21 +4,26 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
+from collections.abc import Generator, Mapping
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
 from src.engines.queue import JobQueue
 from src.errors import EngineError
 
 END_TOKEN = 256  # the byte tokenizer's end token
+SURE = 50.0  # the due token's logit
 
 
 class EchoEngine(Engine):
     """Answers with the prompt's tokens, then the end token; with ignore_eos, with the prompt over and over.
 
-    Where a grammar does not allow the token that is due, it draws the end token or else the first that is allowed.
+    Where a grammar does not allow the token that is due, it draws the end token or else the first that is allowed. Biases
+    and logprobs are those of a model that is sure: the due token's logit is 50, all others' are 0.
     """
 
     device = "cpu"
+    embedding_length = 64
 
     def __init__(self, options: EngineOptions) -> None:
         self.context_length = options.context_length or 8192
@@ -54,7 +59,8 @@ class EchoEngine(Engine):
             self._fail()
         sampling = job.sampling
         ended = at >= max(job.prompt_tokens, sampling.min_tokens) and not sampling.ignore_eos
-        token = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
+        due = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
+        token = _likeliest(due, sampling.logit_bias)
         if job.grammar:
             try:
                 token = _nearest(token, job.grammar.allowed())
@@ -72,8 +78,16 @@ class EchoEngine(Engine):
             del self._running[job.id]
         else:
             self._running[job.id] = (job, drawn)
-        logprobs = None if sampling.logprobs is None else Logprobs(0.0, [(token, 0.0)][: sampling.logprobs])
+        logprobs = None if sampling.logprobs is None else _logprobs(due, token, sampling.logprobs)
         return Step(job_id=job.id, token=token, cached_tokens=0 if drawn == 1 else None, logprobs=logprobs, finish=finish)
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        """Counts tokens: texts of the same letters are alike."""
+        for tokens in inputs:
+            time.sleep(self._delay)
+            yield None
+            counts = Counter(token % self.embedding_length for token in tokens)
+            yield [float(counts[place]) for place in range(self.embedding_length)]
 
     def _fail(self) -> None:
         """As native code does."""
@@ -97,6 +111,19 @@ class EchoEngine(Engine):
 
     def close(self) -> None:
         self._running.clear()
+
+
+def _likeliest(due: int, biases: Mapping[int, float]) -> int:
+    logits = {due: SURE, next(token for token in range(END_TOKEN + 1) if token != due and token not in biases): 0.0}
+    for token, bias in biases.items():
+        logits[token] = logits.get(token, 0.0) + bias
+    return max(logits, key=lambda token: logits[token])
+
+
+def _logprobs(due: int, drawn: int, count: int) -> Logprobs:
+    """By the softmax of the logits without biases; all but the due token have about -50."""
+    others = [(token, -SURE) for token in range(END_TOKEN + 1) if token != due]
+    return Logprobs(0.0 if drawn == due else -SURE, [(due, 0.0), *others][:count])
 
 
 def _nearest(wanted: int, allowed: bytes) -> int:

@@ -183,3 +183,12 @@ def _cuda() -> tuple[int, int]:
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0, 0
     return total, free
+
+
+def oom_kills() -> int:
+    """Processes that this machine's kernel has killed for want of memory; 0 where it does not tell (Linux does)."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    except OSError:
+        return 0

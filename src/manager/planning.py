@@ -82,7 +82,7 @@ class Planner:
 
     def attempt(self, entry: ModelEntry, plan: Plan) -> Attempt:
         """What a runner is started with."""
-        return Attempt(self.spec(entry, plan), plan.fit.need.total, self._environ(plan.engine))
+        return Attempt(self.spec(entry, plan), plan.fit.need.total, self.environ(plan.engine))
 
     def spec(self, entry: ModelEntry, plan: Plan) -> RunnerSpec:
         settings = self._settings
@@ -95,6 +95,7 @@ class Planner:
             max_requests=settings.max_concurrent_requests,
             tool_format=entry.options.tool_format,
             chat_template=str(settings.models_path / template) if template else None,
+            matryoshka=None if entry.facts.matryoshka is None else list(entry.facts.matryoshka),
             options=EngineOptions(
                 model_path=entry.path,
                 device=settings.device_type,
@@ -117,7 +118,7 @@ class Planner:
         """vLLM's own settings of a model: those of all models, and those that it has in models.toml."""
         return {**self._settings.vllm, **entry.options.vllm_settings()}
 
-    def _environ(self, engine: str) -> dict[str, str]:
+    def environ(self, engine: str) -> dict[str, str]:
         """Of a runner's process: no secrets, which it has no use for."""
         tunables = [HUGE_PAGES, *filter(None, [os.environ.get("GLIBC_TUNABLES")])]  # the operator's own come last and win
         return {

@@ -10,7 +10,7 @@ from src.catalog import ModelEntry
 from src.errors import ModelDoesNotFit, ServiceError
 from src.manager.manager import Manager
 from src.manager.processes import ProcessTable
-from src.protocol import ModelPlan, ModelState, ServiceStatus
+from src.protocol import ModelPlan, ModelState, RunnerReady, ServiceStatus
 
 
 class Reporter:
@@ -120,7 +120,7 @@ class Reporter:
             parameters=entry.facts.parameters,
             quantisation=entry.facts.quantisation,
             trained_context_length=entry.facts.context_length,
-            capabilities=list(entry.facts.capabilities),
+            capabilities=_capabilities(entry, ready, model.spec.engine if model else None),
             engines=engines.reasons(entry.format),
             pinned=entry.options.pinned,
             progress=manager.progress(entry.name),
@@ -132,3 +132,11 @@ class Reporter:
             restarts=model.restarts if model else 0,
             stats=await model.stats() if model and detail else None,
         )
+
+
+def _capabilities(entry: ModelEntry, ready: RunnerReady | None, engine: str | None) -> list[str]:
+    """What its files say, and whether it can embed without having been trained for that: of a loaded model its runner knows."""
+    found = list(entry.facts.capabilities)
+    able = [engine] if engine else [name for name, reason in engines.reasons(entry.format).items() if reason is None]
+    embeds = ready.embedding_length > 0 if ready else any(engines.ENGINES[name].embeds for name in able)
+    return found if "embeddings" in found or not embeds else [*found, "mean_embeddings"]

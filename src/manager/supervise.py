@@ -71,6 +71,7 @@ class Supervised:
         self._deaths = 0  # in a row
         self._began_at = time.monotonic()  # of the last load
         self._killed_for: str | None = None
+        self._oom_kills = 0  # of this machine, when the process was started
         self._tokens = TokenMeter(entry.name)
         self._changed = asyncio.Condition()
         self._watch = asyncio.create_task(self._live())
@@ -203,6 +204,7 @@ class Supervised:
             stdin=PIPE, stdout=PIPE, env=self._attempts[0].environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
         self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
+        self._oom_kills = memory.oom_kills()
         self._tokens.restart()
         report = await self._report()
         while isinstance(report, RunnerLoading):
@@ -226,7 +228,7 @@ class Supervised:
         line = await self._process.stdout.readline()
         if not line:
             how = await self._death()
-            hint = ", as from a kernel that is out of memory" if "SIGKILL" in how else ""
+            hint = ", as from a kernel that is out of memory" if how == "signal SIGKILL" else ""
             raise ModelLoadFailed(f"its runner died while loading, by {how}{hint}")
         report: RunnerLoading | RunnerReady | Failed = decode(line, RunnerReport)
         return report
@@ -237,6 +239,8 @@ class Supervised:
         code = await self._process.wait()
         if self._killed_for:
             return self._killed_for
+        if code == -signal.SIGKILL and memory.oom_kills() > self._oom_kills:
+            return "signal SIGKILL, for the machine was out of memory"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
     async def _has_served(self) -> bool:

@@ -30,6 +30,7 @@ class ChatPrompt(Message, frozen=True, kw_only=True):
 
 class TextPrompt(Message, frozen=True, kw_only=True):
     text: str
+    suffix: str | None = None  # the answer is to fill the gap between the text and this
 
 
 class TokenPrompt(Message, frozen=True, kw_only=True):
@@ -56,6 +57,23 @@ class Generate(Message, frozen=True, kw_only=True):
     echo: bool = False  # the prompt's text comes first
     resume: list[list[int]] = []  # tokens that are known already, a list for each choice: their text is not sent again
     deaths: int = 0  # of runners that ended while this request was with them
+
+
+class Tokenize(Message, frozen=True, kw_only=True):
+    prompt: ChatPrompt | TextPrompt
+    add_bos: bool = True  # where the model wants one and the prompt does not begin with it
+
+
+class Detokenize(Message, frozen=True, kw_only=True):
+    tokens: list[int]
+
+
+class Embed(Message, frozen=True, kw_only=True):
+    """Answered by an Embedded for each prompt, in their order, and Finished."""
+
+    prompts: list[TextPrompt | TokenPrompt]
+    dimensions: int | None = None  # None: as many as the model has
+    key: str = ""
 
 
 class AskStats(Message, frozen=True, kw_only=True):
@@ -113,6 +131,7 @@ class Delta(Message, frozen=True, kw_only=True):
 class Ended(Message, frozen=True, kw_only=True):
     index: int = 0
     reason: str  # stop, length, tool_calls
+    stop: str | None = None  # the stop string that ended it
 
 
 class Finished(Message, frozen=True, kw_only=True):
@@ -124,6 +143,21 @@ class Finished(Message, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
     prefill_seconds: float = 0.0  # from that step's beginning to the first token
     decode_seconds: float = 0.0  # from the first token to the last
+
+
+class Tokenized(Message, frozen=True, kw_only=True):
+    text: str  # of a chat: what the template made of it
+    tokens: list[int]
+    names: list[str]  # of the tokens
+    context_length: int
+
+
+class Detokenized(Message, frozen=True, kw_only=True):
+    text: str
+
+
+class Embedded(Message, frozen=True, kw_only=True):
+    vector: bytes  # of length 1; 32-bit floats, the lowest byte first
 
 
 class RunnerStats(Message, frozen=True, kw_only=True):
@@ -165,8 +199,9 @@ class RunnerReady(Message, frozen=True, kw_only=True):
     device: str
     engine_version: str
     load_seconds: float
+    embedding_length: int = 0  # 0: it cannot embed
 
 
-RunnerRequest = Generate | AskStats
-RunnerEvent = OnTrial | Started | Delta | Ended | Finished | Failed | RunnerStats
+RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats
+RunnerEvent = OnTrial | Started | Delta | Ended | Finished | Tokenized | Detokenized | Embedded | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

@@ -139,7 +139,7 @@ class ModelState(Message, frozen=True, kw_only=True):
     parameters: int | None = None
     quantisation: str | None = None
     trained_context_length: int | None = None
-    capabilities: list[str] = []  # chat_template, tools, thinking, embeddings
+    capabilities: list[str] = []  # chat_template, tools, thinking, embeddings, mean_embeddings
     engines: dict[str, str | None] = {}  # engine: None where it can run the model here, else why not
     pinned: bool = False
     progress: LoadProgress | None = None  # while it is loading

@@ -20,10 +20,25 @@ from src import logs
 from src.engines import load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
-from src.protocol import Failed, Finished, Generate, Message, RunnerLoading, RunnerReady, RunnerServed, TextPrompt, encode
+from src.protocol import (
+    Detokenize,
+    Embed,
+    Failed,
+    Finished,
+    Generate,
+    Message,
+    RunnerLoading,
+    RunnerReady,
+    RunnerServed,
+    TextPrompt,
+    Tokenize,
+    encode,
+)
+from src.runner.embedder import Embedder
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
-from src.runner.server import RunnerServer
+from src.runner.server import Answer, RunnerServer
+from src.runner.texts import Texts
 from src.sampling import SamplingParams
 from src.settings import Settings
 from src.spec import RunnerSpec
@@ -84,7 +99,15 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
         return 1
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    server = RunnerServer(loop, generator, spec.max_requests, on_first_answer=lambda: _tell(report, RunnerServed()))
+    texts = Texts(tokenizer, generator.prompts, engine.context_length)
+    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
+    answers: dict[type[Message], Answer] = {
+        Generate: generator.generate,
+        Embed: embedder.embed,
+        Tokenize: texts.tokenize,
+        Detokenize: texts.detokenize,
+    }
+    server = RunnerServer(loop, answers, spec.max_requests, on_first_answer=lambda: _tell(report, RunnerServed()))
     await server.bind(spec.socket)
     _tell(report, _ready(spec, engine, time.monotonic() - began))
     await draining.wait()
@@ -106,7 +129,11 @@ async def _answer_canary(generator: Generator) -> None:
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
     return RunnerReady(
-        context_length=engine.context_length, device=engine.device, engine_version=version(spec.engine), load_seconds=round(seconds, 2)
+        context_length=engine.context_length,
+        device=engine.device,
+        engine_version=version(spec.engine),
+        load_seconds=round(seconds, 2),
+        embedding_length=engine.embedding_length,
     )
 
 

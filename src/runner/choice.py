@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from src.engines.base import Logprobs, Step
-from src.protocol import Delta, Generate, TokenLogprob, ToolCallDelta
+from src.protocol import Delta, Ended, Generate, TokenLogprob, ToolCallDelta
 from src.text.channels import Channels, Said
 from src.text.decode import StopMachine, Utf8Decoder
 from src.text.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ class Choice:
         for token in tokens:
             if self.finish is None:
                 self.push(Step(job_id=0, token=token))
-        self.take()
+        self._said, self._unsent, self._ready = Said(), [], []
 
     def push(self, step: Step) -> None:
         if step.token is None:
@@ -82,6 +82,10 @@ class Choice:
             tokens=tokens,
             last=self.finish is not None,
         )
+
+    @property
+    def ended(self) -> Ended:
+        return Ended(index=self.index, reason=self.reason, stop=self._stops.found)
 
     @property
     def reason(self) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from src.engines.base import Grammar, Job
-from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt, TokenPrompt
+from src.errors import InvalidValue
+from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started
 from src.runner.choice import Choice
 from src.runner.grammars import Grammars, functions_of
 from src.runner.loop import EngineLoop, Mailbox
+from src.runner.prompts import Prompts
 from src.runner.turnstile import Trial, Turnstile
 from src.sampling import nth_seed
 from src.text.channels import PlainText
@@ -62,6 +63,7 @@ class Generator:
         self._loop = loop
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format) if template else None
+        self.prompts = Prompts(tokenizer, self._dialect, context_length)
         self._context_length = context_length
         self._turnstile = Turnstile()
         self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
@@ -86,7 +88,7 @@ class Generator:
     async def _computed(self, request: Generate, trial: Trial, received: float) -> AsyncGenerator[Event, None]:
         self._check_tokens(request)
         # A long prompt takes its time, and the streams of others must not wait for it.
-        prompts = await asyncio.to_thread(lambda: [self._encode(prompt) for prompt in request.prompts])
+        prompts = await asyncio.to_thread(lambda: [self.prompts.encode(prompt) for prompt in request.prompts])
         grammars = await self._grammars.of(request, prompts)
         answers = [
             _Answer(
@@ -124,7 +126,7 @@ class Generator:
                 if request.echo and not request.resume:
                     yield Delta(index=answer.choice.index, text=self._text_of(answer.prompt))
                 if answer.job_id is None:
-                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+                    yield answer.choice.ended
 
         if not waiting:
             for event in start(0):
@@ -156,7 +158,7 @@ class Generator:
                 if answer.choice.finish:
                     del waiting[job_id]
                     self._loop.cancel(job_id)
-                    yield Ended(index=answer.choice.index, reason=answer.choice.reason)
+                    yield answer.choice.ended
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
 
@@ -200,54 +202,6 @@ class Generator:
         for param, tokens in (("logit_bias", request.sampling.logit_bias), ("stop_token_ids", request.sampling.stop_tokens)):
             if not all(0 <= token < size for token in tokens):
                 raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {size}.", param)
-
-    def _encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
-        """The prompt's tokens, some and not too many."""
-        param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
-        tokens = self._tokens_of(prompt)
-        if not tokens:
-            raise InvalidValue("The prompt is empty.", param)
-        if len(tokens) >= self._context_length:
-            raise self._too_long(str(len(tokens)), param)
-        return tokens
-
-    def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
-        if isinstance(prompt, ChatPrompt):
-            text = self._render(prompt)
-            self._refuse_if_too_long(text, "messages")
-            return self._tokenizer.encode(text, add_bos=True)
-        if isinstance(prompt, TextPrompt):
-            self._refuse_if_too_long(prompt.text, "prompt")
-            return self._tokenizer.encode(prompt.text, add_bos=True)
-        if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
-            raise InvalidValue(f"prompt has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param="prompt")
-        return prompt.tokens
-
-    def _render(self, prompt: ChatPrompt) -> str:
-        if self._dialect is None:
-            raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
-        for message in prompt.messages:
-            self._refuse_if_too_long(message["content"] or "", "messages")
-        return self._dialect.prompt(
-            prompt.messages,
-            tools=prompt.tools,
-            variables=prompt.variables,
-            effort=prompt.reasoning_effort,
-            generation_prompt=prompt.generation_prompt,
-            continued=prompt.continued,
-        )
-
-    def _refuse_if_too_long(self, text: str, param: str) -> None:
-        """By its size alone, before megabytes cost seconds of rendering and encoding."""
-        if self._tokenizer.surely_exceeds(text, self._context_length):
-            raise self._too_long(f"more than {self._context_length}", param)
-
-    def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
-        return ContextLengthExceeded(
-            f"The prompt has {length} tokens, but this model's context is {self._context_length} tokens "
-            "and the completion needs at least one. Shorten the prompt, or raise CONTEXT_LENGTH.",
-            param,
-        )
 
 
 def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:

@@ -12,6 +12,7 @@ from loguru import logger
 
 from src.engines.base import Engine, EngineStats, Job, Step
 from src.errors import EngineError
+from src.runner.turns import Turns, Vector
 
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
 
@@ -42,6 +43,11 @@ class _Add(msgspec.Struct):
     job: Job
 
 
+class _Embed(msgspec.Struct):
+    request_id: int
+    inputs: list[list[int]]
+
+
 class _Cancel(msgspec.Struct):
     job_id: int
 
@@ -57,8 +63,10 @@ class EngineLoop:
         """`on_death` is called in the engine thread after it has logged why the engine cannot go on."""
         self._load = load
         self._on_death = on_death
-        self._commands: queue.SimpleQueue[_Add | _Cancel | _Close] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
+        self._vectors: dict[int, asyncio.Queue[Vector]] = {}
+        self._turns = Turns()
         self._next_id = 0
         self._stats = EngineStats()
         self.steps = 0
@@ -86,9 +94,17 @@ class EngineLoop:
         self._wake()
         return job.id
 
+    def embed(self, inputs: list[list[int]], vectors: "asyncio.Queue[Vector]") -> int:
+        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the queue in order."""
+        self._next_id += 1
+        self._vectors[self._next_id] = vectors
+        self._commands.put(_Embed(self._next_id, inputs))
+        self._wake()
+        return self._next_id
+
     def cancel(self, job_id: int) -> None:
-        """Forget a job. Of a finished one only its mailbox is left to forget."""
-        if self._mailboxes.pop(job_id, None) is not None:
+        """Forget a job, or inputs. Of finished ones only their mailbox is left to forget."""
+        if self._mailboxes.pop(job_id, None) is not None or self._vectors.pop(job_id, None) is not None:
             self._commands.put(_Cancel(job_id))
             self._wake()
 
@@ -144,18 +160,25 @@ class EngineLoop:
                 idle = False
             step_began = time.monotonic()
             steps = engine.step()
+            vector = self._turns.advance()
             self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
-            idle = not (steps or self._stats.running or self._stats.waiting)
+            idle = not (steps or self._stats.running or self._stats.waiting or self._turns)
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
+            if vector:
+                self._asyncio.call_soon_threadsafe(self._deliver_vector, vector)
             ended = time.perf_counter()
             self.steps += 1
             self.busy_seconds += ended - began
             began = ended
 
-    def _obey(self, engine: Engine, command: _Add | _Cancel) -> None:
+    def _obey(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
         if isinstance(command, _Cancel):
             engine.cancel(command.job_id)
+            self._turns.cancel(command.job_id)
+            return
+        if isinstance(command, _Embed):
+            self._turns.add(command.request_id, engine, command.inputs)
             return
         try:
             engine.add(command.job)
@@ -175,3 +198,7 @@ class EngineLoop:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
                 mailbox.put(step, began)
+
+    def _deliver_vector(self, vector: Vector) -> None:
+        if vectors := self._vectors.get(vector.request_id):
+            vectors.put_nowait(vector)

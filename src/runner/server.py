@@ -3,25 +3,32 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any
 
 from loguru import logger
 
 from src.errors import InternalError, ServiceError, TooManyRequests
 from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
-from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.runner.pace import Pace
+
+Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its events; closing them cancels it
 
 
 class RunnerServer:
     """Serves one model's socket."""
 
     def __init__(
-        self, loop: EngineLoop, generator: Generator, max_requests: int, on_first_answer: Callable[[], None] = lambda: None
+        self,
+        loop: EngineLoop,
+        answers: Mapping[type[Message], Answer],
+        max_requests: int,
+        on_first_answer: Callable[[], None] = lambda: None,
     ) -> None:
+        """`answers`: for each kind of request, what answers it. They may raise ServiceError."""
         self._loop = loop
-        self._generator = generator
+        self._answers = answers
         self._max_requests = max_requests
         self._on_first_answer: Callable[[], None] | None = on_first_answer
         self._pace = Pace()
@@ -90,8 +97,8 @@ class RunnerServer:
                 writer.write(encode(event))
                 await writer.drain()
 
-    async def _events(self, request: Generate) -> AsyncGenerator[Message, None]:
-        choices = request.n * len(request.prompts)
+    async def _events(self, request: Message) -> AsyncGenerator[Message, None]:
+        choices = request.n * len(request.prompts) if isinstance(request, Generate) else 1
         if self._open + choices > self._max_requests:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
@@ -101,12 +108,12 @@ class RunnerServer:
             yield Failed.of(error)
             return
         self._open += choices
-        self._resumed += bool(request.deaths or request.resume)
+        self._resumed += isinstance(request, Generate) and bool(request.deaths or request.resume)
         try:
-            async with contextlib.aclosing(self._generator.generate(request)) as events:
+            async with contextlib.aclosing(self._answers[type(request)](request)) as events:
                 async for event in events:
                     yield event
-            if self._on_first_answer:
+            if self._on_first_answer and isinstance(request, Generate):
                 self._on_first_answer()
                 self._on_first_answer = None
         except ServiceError as error:

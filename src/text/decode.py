@@ -32,7 +32,7 @@ class StopMachine:
     def __init__(self, stops: Sequence[str], *, included: bool = False) -> None:
         """`included`: the stop string is a part of the text."""
         assert all(stops)
-        self.stopped = False
+        self.found: str | None = None  # the stop string that ended the text
         self._included = included
         self._stops = [_Stop(text) for text in stops]
         self._held = ""  # the end of the text so far, where it is the beginning of a stop string
@@ -43,13 +43,17 @@ class StopMachine:
             return "" if self.stopped else text
         known = self._held + text
         for end, character in enumerate(text, start=len(self._held) + 1):
-            complete = [len(stop.text) for stop in self._stops if stop.advance(character)]
+            complete = [stop.text for stop in self._stops if stop.advance(character)]
             if complete:
-                self.stopped, self._held = True, ""
-                return known[:end] if self._included else known[: end - max(complete)]
+                self.found, self._held = max(complete, key=len), ""
+                return known[:end] if self._included else known[: end - len(self.found)]
         sure = len(known) - max(stop.matched for stop in self._stops)
         self._held = known[sure:]
         return known[:sure]
+
+    @property
+    def stopped(self) -> bool:
+        return self.found is not None
 
     @property
     def held(self) -> int:

@@ -50,6 +50,8 @@ class GGUFTokenizer(Tokenizer):
         self.bos_text = self._text(bos)
         self.eos_text = self._text(ll.llama_vocab_eos(self._vocab))
         self.special_texts = tuple(self._find_special_texts())
+        gap = ll.llama_vocab_fim_pre(self._vocab), ll.llama_vocab_fim_suf(self._vocab), ll.llama_vocab_fim_mid(self._vocab)
+        self.gap = gap if min(gap) >= 0 else None
         template = ll.llama_model_chat_template(self._model, None)
         self.chat_template = template.decode(errors="replace") if template else None
         special = any_of(self.special_texts)

@@ -22,6 +22,14 @@ BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece names the token of 
 SPACE = "▁"  # how SentencePiece writes one
 LEAD = "\ufdd1"  # a noncharacter: in no vocabulary, so it merges with nothing that follows
 TOKEN_FIELDS = {"content", "single_word", "lstrip", "rstrip", "normalized", "special"}
+GAPS = (  # how models call the tokens around a gap: before its prefix, its suffix, what fills it
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM
+    ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
+)
 SHRINK = 4  # how many bytes a normalizer may make one of: three Hangul letters of three bytes are one syllable of three
 
 
@@ -45,6 +53,7 @@ class HFTokenizer(Tokenizer):
         self.special_texts = tuple(
             token.content for token in self._added.values() if token.special or MARKER.fullmatch(token.content) if token.content
         )
+        self.gap = self._find_gap()
         self.chat_template = _chat_template(folder, config)
         self.end_tokens = self._find_end_tokens(folder)
         self._lead_tokens = self._count_lead_tokens()
@@ -66,6 +75,13 @@ class HFTokenizer(Tokenizer):
             return bool(stated)
         first: list[int] = self._vocabulary.encode("a").ids[:1]
         return first == [self._vocabulary.token_to_id(self.bos_text)]
+
+    def _find_gap(self) -> tuple[int, int, int] | None:
+        for texts in GAPS:
+            before, after, between = (self._vocabulary.token_to_id(text) for text in texts)
+            if before is not None and after is not None and between is not None:
+                return before, after, between
+        return None
 
     def _count_lead_tokens(self) -> int:
         """SentencePiece vocabularies put a space before a text. There LEAD takes it, and is cut off again with it."""

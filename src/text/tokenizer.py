@@ -16,6 +16,7 @@ class Tokenizer(ABC):
     eos_text: str
     special_texts: tuple[str, ...]  # control tokens, as encode parses them: what user text must not smuggle in
     chat_template: str | None  # Jinja source
+    gap: tuple[int, int, int] | None = None  # tokens before a gap's prefix, its suffix and what fills it, where it was trained with such
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:
         """Ids of a text. A special token's text becomes that token, except where a SPLIT cuts it; SPLIT itself is dropped.

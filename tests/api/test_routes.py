@@ -182,7 +182,7 @@ def test_a_model_has_openais_fields_and_ours(http):
         "parameters": None,
         "quantisation": None,
         "trained_context_length": 2**20,
-        "capabilities": [],
+        "capabilities": ["mean_embeddings"],
         "engines": {
             "mlx": "it does not read the format echo",
             "vllm": "it does not read the format echo",

@@ -276,9 +276,14 @@ def test_null_counts_as_absent(kind, name):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, LoadRequest])
-def test_unknown_fields_are_ignored(kind):
+def test_unknown_fields_change_nothing(kind):
     body = KINDS.get(kind, {"model_name": "m"})
-    assert parse(kind, {**body, "user": 5, "metadata": {"a": "b"}, "x": [CANARY], "__class__": 1, "": 0}) == parse(kind, body)
+    plain = parse(kind, body)
+    odd = parse(kind, {**body, "user": 5, "metadata": {"a": "b"}, "x": [CANARY], "__class__": 1, "": 0, "generate": 1})
+    assert type(odd) is kind
+    assert [getattr(odd, name) for name in kind.model_fields] == [getattr(plain, name) for name in kind.model_fields]
+    if kind in KINDS:
+        assert odd.generate().prompts == plain.generate().prompts
 
 
 def test_the_defaults_are_openais():

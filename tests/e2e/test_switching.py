@@ -143,4 +143,5 @@ def test_a_models_memory_is_what_was_planned(folder, model):
         [pid] = server.pids("runner")
         used, planned = psutil.Process(pid).memory_info().rss, plan["memory_bytes"]["total"]
         print(f"{used / 2**20:.0f} MiB used, {planned / 2**20:.0f} MiB planned")
-        assert 0.75 * planned < used <= planned
+        # Where the kernels keep a copy of the weights in an order of their own (AMX), there is a tenth more.
+        assert 0.7 * planned < used <= planned

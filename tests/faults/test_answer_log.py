@@ -94,7 +94,7 @@ def test_a_log_is_made_once(log, tmp_path):
 
 def ended(store: Store, key: str, owner: str = "", size: int = 0) -> Opened:
     """An answer that is through."""
-    log, opened, is_new = store.open(owner, key, "/v1/completions", "digest", "cmpl", True)
+    log, opened, is_new = store.open(owner, key, "/v1/completions", "digest", "cmpl-", True)
     if is_new:
         log.take_over()
         log.append(Delta(text="x" * size))
@@ -132,7 +132,7 @@ def test_an_answer_is_found_by_its_key_and_its_id_and_only_by_who_asked(tmp_path
         with pytest.raises(NotFound):
             store.find(id, owner, route)
     with pytest.raises(IdempotencyKeyReused):
-        store.open("ann", "k", "/v1/completions", "another", "cmpl", True)
+        store.open("ann", "k", "/v1/completions", "another", "cmpl-", True)
 
 
 def test_old_answers_are_forgotten(tmp_path):
@@ -162,7 +162,7 @@ def test_of_too_many_or_too_large_answers_the_oldest_go(tmp_path):
 
 def test_one_that_is_being_written_is_never_forgotten(tmp_path):
     store = Store(tmp_path / "kept", 0, 0, 0)
-    log, _, _ = store.open("", "running", "/v1/completions", "digest", "cmpl", True)
+    log, _, _ = store.open("", "running", "/v1/completions", "digest", "cmpl-", True)
     log.take_over()
     age(store, "running", 1000)
     store._tidied_at = -1e9

@@ -8,13 +8,16 @@ import pytest
 from msgspec.structs import replace
 
 from src.api.progress import Progress
-from src.engines.base import EngineOptions
+from src.engines.base import EngineOptions, Logprobs, Step
 from src.engines.echo import EchoEngine
 from src.protocol import Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt
+from src.runner.choice import Choice
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
+from src.text.channels import PlainText, Said
 from src.text.tokenizer import ByteTokenizer
+from tests.runner import test_tool_calls as tools
 
 
 @contextlib.asynccontextmanager
@@ -114,3 +117,45 @@ def test_a_request_of_which_nothing_is_known_is_asked_as_it_was():
     progress.push(Delta(text="h", tokens=[104]))
     assert progress.again() == replace(request, resume=[[104]])
     assert progress.fruitless == 1
+
+
+class Secretive(PlainText):
+    """Keeps all to itself until the end, as a tool call's text may be."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+
+    def push(self, text: str) -> Said:
+        self._kept += text
+        return Said()
+
+    def flush(self) -> Said:
+        return Said(content=self._kept)
+
+
+def test_tokens_that_are_known_are_not_told_again_though_none_of_their_text_was_said():
+    choice = Choice(0, asked("x", logprobs=0), ByteTokenizer(), Secretive())
+    choice.push(Step(job_id=1, token=ord("a"), logprobs=Logprobs(0.0, [])))
+    first = choice.take()
+    assert (first.tokens, first.text, len(first.logprobs)) == ([ord("a")], "", 1)
+    resumed = Choice(0, asked("x", logprobs=0), ByteTokenizer(), Secretive())
+    resumed.replay(first.tokens)
+    resumed.push(Step(job_id=1, token=ord("b"), logprobs=Logprobs(0.0, []), finish="length"))
+    rest = resumed.take()
+    assert (rest.tokens, rest.text, len(rest.logprobs)) == ([ord("b")], "ab", 1)
+
+
+def test_tool_calls_with_logprobs_may_be_cut_at_every_event():
+    question = tools.request(f"CUTSo:\n{tools.CALL}\nDone.")
+    question = replace(question, sampling=replace(question.sampling, logprobs=0))
+    template = tools.WITHOUT_TOOLS
+    [whole] = tools.run(question, template=template)
+    progresses, joined = [], []
+    for cut in range(len(whole)):
+        progresses.append(progress := Progress(question))
+        joined.append([new for event in whole[:cut] for new in progress.push(event)])
+    rests = tools.run(*(progress.again() for progress in progresses), template=template)
+    for progress, first, rest in zip(progresses, joined, rests, strict=True):
+        answer = first + [new for event in rest for new in progress.push(event)]
+        assert told(answer) == told(whole)
+        assert tools.told_pieces(answer) == tools.told_pieces(whole)

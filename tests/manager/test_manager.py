@@ -92,30 +92,6 @@ def test_a_runner_that_is_killed_is_replaced_and_the_next_request_is_answered(ec
     assert "died (signal SIGKILL) and is started again" in echo.log("model_operations")
 
 
-def test_requests_at_work_when_their_runner_dies_are_told_so(echo):
-    answers: dict[bool, httpx.Response] = {}
-
-    def request(stream: bool) -> None:
-        answers[stream] = httpx.post(echo.url + CHAT, json={**ENDLESS, "stream": stream}, timeout=60)
-
-    threads = [threading.Thread(target=request, args=[stream]) for stream in (False, True)]
-    for thread in threads:
-        thread.start()
-    wait_until(lambda: echo.status()["requests"]["running"] == 2, what="both requests at work")
-    kill_runner(echo)
-    for thread in threads:
-        thread.join(20)
-    assert answers[False].status_code == 503
-    assert error(answers[False])["code"] == "engine_unavailable"
-    assert answers[False].headers["retry-after"] == "1"
-    assert answers[True].status_code == 200
-    *chunks, last = events(answers[True])
-    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert set(last) == {"error"}
-    assert (last["error"]["code"], last["error"]["type"]) == ("engine_unavailable", "server_error")
-    assert ask(echo).status_code == 200
-
-
 def supervised(folder: Path) -> Supervised:
     """The life of a real runner, here in this process."""
     planner = Planner(Settings(inference_engine="echo", log_dir=str(folder / "logs")), folder)

@@ -121,3 +121,12 @@ def test_a_file_without_a_vocabulary_is_refused_not_fatal(tmp_path):
     write_gguf(path, **{"tokenizer.ggml.model": "none", "llama.vocab_size": 8})
     with pytest.raises(ModelLoadFailed, match=r"^silent\.gguf holds no vocabulary"):
         GGUFTokenizer(path)
+
+
+def test_the_tokens_around_a_gap_are_those_that_the_file_names(tokenizer, tmp_path):
+    assert tokenizer.gap is None
+    names = {"fim_pre": IDS["<|user|>"], "fim_suf": IDS["<think>"], "fim_mid": IDS["▁▁▁"]}
+    write_gguf(tmp_path / "gap.gguf", **{f"tokenizer.ggml.{name}_token_id": token for name, token in names.items()})
+    found = GGUFTokenizer(tmp_path / "gap.gguf")
+    assert found.gap == tuple(names.values())
+    found.close()

@@ -293,3 +293,16 @@ def test_a_kind_of_vocabulary_that_is_not_known_is_refused(tmp_path):
     write(tmp_path, byte_level(decoder={"type": "WordPiece", "prefix": "##", "cleanup": True}))
     with pytest.raises(ModelLoadFailed, match="WordPiece"):
         HFTokenizer(tmp_path)
+
+
+def test_the_tokens_around_a_gap_are_found_by_their_names(tmp_path):
+    texts = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
+    added = [
+        {"id": 3 + place, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        for place, text in enumerate(texts)
+    ]
+    for count, gap in ((3, (3, 4, 5)), (2, None)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        write(folder, byte_level(added_tokens=added[:count]))
+        assert HFTokenizer(folder).gap == gap

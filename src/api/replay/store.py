@@ -35,7 +35,7 @@ class Store:
                     raise IdempotencyKeyReused("This Idempotency-Key was used for another request. Take a new key for each.")
                 return log, opened, is_new
             opened = Opened(
-                id=f"{prefix}-{name}{uuid4().hex[:8]}", created=int(time.time()), owner=owner, digest=asked, route=route, stream=stream
+                id=f"{prefix}{name}{uuid4().hex[:8]}", created=int(time.time()), owner=owner, digest=asked, route=route, stream=stream
             )
             is_new = Log.create(self._folder / name, opened)
 

@@ -12,7 +12,8 @@ TokenList = Annotated[list[TokenId], Field(min_length=1)]
 MAX_PROMPTS = 64
 
 
-def _shape(value: Any) -> str:
+def shape(value: Any) -> str:
+    """Which of the four forms a prompt has."""
     if not isinstance(value, list):
         return "as string"
     first = value[0] if value else 0
@@ -24,7 +25,7 @@ Prompt = Annotated[
     | Annotated[TokenList, Tag("as tokens")]
     | Annotated[list[str], Field(max_length=MAX_PROMPTS), Tag("as strings")]
     | Annotated[list[TokenList], Field(max_length=MAX_PROMPTS), Tag("as token lists")],
-    Discriminator(_shape),
+    Discriminator(shape),
 ]
 
 
@@ -32,6 +33,7 @@ class CompletionRequest(GenerationRequest):
     prompt: Prompt
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool | None = None
+    suffix: str | None = None
 
     @field_validator("echo")
     @classmethod
@@ -40,8 +42,20 @@ class CompletionRequest(GenerationRequest):
             raise ValueError("logprobs of the prompt are not computed, so it cannot go with logprobs")
         return echo
 
+    @field_validator("suffix")
+    @classmethod
+    def _follows_a_text(cls, suffix: str | None, info: ValidationInfo) -> str | None:
+        prompt = info.data.get("prompt", "")
+        if suffix and not isinstance(prompt if isinstance(prompt, str) else prompt[0], str):
+            raise ValueError("it follows a prompt that is a text")
+        if suffix and info.data.get("echo"):
+            raise ValueError("it cannot go with echo")
+        return suffix
+
     def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
-        prompts = [TextPrompt(text=one) if isinstance(one, str) else TokenPrompt(tokens=one) for one in self._prompts()]
+        prompts = [
+            TextPrompt(text=one, suffix=self.suffix or None) if isinstance(one, str) else TokenPrompt(tokens=one) for one in self._prompts()
+        ]
         return self._generate(prompts, self.max_tokens, defaults, echo=bool(self.echo))
 
     def _prompts(self) -> list[Any]:

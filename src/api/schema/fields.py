@@ -1,13 +1,15 @@
 """JSON to a checked object, or an error that names the field. Knows no field by name."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, ValidationError
 
 from src.errors import InvalidValue, MissingField
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+
+ModelName = Annotated[str, StringConstraints(min_length=1)]
 
 # Picks the one form of a field that can be a string or a list, so that an error tells what is wrong with that form.
 ByShape = Discriminator(lambda value: "as list" if isinstance(value, list) else "as string")
@@ -16,9 +18,9 @@ ByKind = Discriminator(lambda value: "as object" if isinstance(value, dict) else
 
 
 class Strict(BaseModel):
-    """No coercion: "1" is not a number and true is not 1."""
+    """No coercion: "1" is not a number and true is not 1. Fields that it does not have are kept for unknown_fields to name."""
 
-    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True, extra="allow")
 
 
 def validate(kind: type[Strict], body: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, StringConstraints, field_validator
 
 from src.api.schema.constraint import ConstraintFields
-from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, Strict
+from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, ModelName, Strict
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
 
@@ -33,7 +33,7 @@ MAX_CHOICES = 128
 class GenerationRequest(ConstraintFields):
     """What chat and text completions share. A field that is null counts as not there, as in OpenAI's API."""
 
-    model: Annotated[str, StringConstraints(min_length=1)] | None = None
+    model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)

@@ -58,6 +58,8 @@ class ChatMessage(Strict):
         content = self.content
         if isinstance(content, list):
             content = "\n".join(part.text for part in content)
+        if content is None and not self.tool_calls:
+            content = ""  # templates know no message that says nothing at all
         role = "system" if self.role == "developer" else self.role
         message = {
             "role": role,

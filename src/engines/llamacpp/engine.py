@@ -1,11 +1,14 @@
 """Continuous batching over llama_decode: one batch a step, made of every running job. Knows nothing of text."""
 
 import time
+from collections.abc import Generator
 
 import llama_cpp.llama_cpp as ll
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
 from src.engines.budget import PrefillBudget, share_room
+from src.engines.llamacpp.embedder import BATCH_TOKENS as EMBEDDING_BATCH_TOKENS
+from src.engines.llamacpp.embedder import Embedder
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
 from src.engines.queue import JobQueue
@@ -20,7 +23,11 @@ class LlamaCppEngine(Engine):
         self.context_length = self._model.context_length
         self.device = self._model.device
         self._slots = Slots(self._model, options.cached_prefixes)
-        self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS)
+        self.embedding_length = self._model.embedding_length
+        target = options.step_time_target or STEP_TARGET[self.device]
+        self._budget = PrefillBudget(target, BATCH_TOKENS)
+        self._embedding_budget = PrefillBudget(target, EMBEDDING_BATCH_TOKENS)
+        self._embedder: Embedder | None = None  # until somebody asks
         self._queue = JobQueue()
         self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._prefix_hit = self._prefix_asked = self._generated = 0
@@ -54,9 +61,16 @@ class LlamaCppEngine(Engine):
             # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
             raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
         steps = [self._advance(slot, output) for slot, output in batched]
-        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, time.perf_counter() - began, self._position)
+        seconds = time.perf_counter() - began
+        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, seconds, self._position)
+        self._embedding_budget.observe(self._decoding, 0, seconds)  # a piece of such work comes between two steps
         self._compute_seconds += computed - filled
         return steps
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        if self._embedder is None:
+            self._embedder = Embedder(self._model, self._embedding_budget)
+        yield from self._embedder.embed(inputs, lambda: len(self._slots.running()))
 
     def stats(self) -> EngineStats:
         running = self._slots.running()
@@ -78,6 +92,8 @@ class LlamaCppEngine(Engine):
     def close(self) -> None:
         for slot in self._slots.running():
             self._slots.release(slot)
+        if self._embedder:
+            self._embedder.close()
         ll.llama_batch_free(self._batch)
         self._model.close()
 

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import llama_cpp.llama_cpp as ll
+import psutil
 
 from src.engines.base import EngineOptions
 from src.engines.llamacpp.candidates import Candidates
 from src.engines.llamacpp.device import GPU, INTEGRATED_GPU, choose_device, free_memory
-from src.errors import ModelLoadFailed
+from src.errors import InsufficientMemory, ModelLoadFailed
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more memory than there is
 DEFAULT_SLOTS = 20
 KV_SHARE = 0.2  # of the free memory, for as many slots as the setting leaves open
 BATCH_TOKENS = 512  # most tokens one llama_decode computes
 GIB = 2**30
+CLS, LAST = ll.LLAMA_POOLING_TYPE_CLS, ll.LLAMA_POOLING_TYPE_LAST  # of the metadata's pooling types; all others mean the mean here
+WORK_BYTES = 64 * 2**20  # of a context for embeddings, beside its cells and logits
 
 
 class KVTypes(NamedTuple):
@@ -66,7 +69,9 @@ class LoadedModel:
         self.n_swa = ll.llama_model_n_swa(self.model)
         self.end_tokens = [token for token in range(self.n_vocab) if ll.llama_vocab_is_eog(self.vocab, token)]
         self.candidates = Candidates(self.n_vocab)
-        adapters = [self._load_adapter(path, name) for path in options.lora]  # before a context is made
+        self.embedding_length = ll.llama_model_n_embd_out(self.model)
+        self.pooling = int(_metadata(self.model, f"{_metadata(self.model, 'general.architecture')}.pooling_type") or 0)
+        self._adapters = [self._load_adapter(path, name) for path in options.lora]  # before a context is made
         kv_types = self._kv_types(options.kv_type)
         self.context_length, self.slots = _plan(self.model, options, kv_types, memory, name)
         self.context = self._make_context(options, kv_types)
@@ -77,10 +82,46 @@ class LoadedModel:
                 f"llama.cpp cannot make a context of {self.slots} × {self.context_length} tokens for {name}: "
                 f"{'; '.join(_errors) or 'no reason given'}. Lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES, or try another KV_CACHE_TYPE."
             )
-        if adapters:
-            scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
-            ll.llama_set_adapters_lora(self.context, (ll.llama_adapter_lora_p_ctypes * len(adapters))(*adapters), len(adapters), scales)
+        self._apply_adapters(self.context)
         self.memory = ll.llama_get_memory(self.context)
+        self._threads = options.threads or 1
+        # Planned for, and not taken by weights and the context above. The rest of the machine may have grown since.
+        kv_bytes = self.slots * self.context_length * _kv_bytes_per_token(self.model, kv_types)
+        self._left = memory - ll.llama_model_size(self.model) - kv_bytes if memory else None
+
+    def make_embedding_context(self, sequences: int, batch_tokens: int) -> Any:
+        """A context that gives hidden states, of so many sequences that share the cells of one. It is the caller's to free.
+
+        Raises InsufficientMemory.
+        """
+        needed = self.context_length * _kv_bytes_per_token(self.model, F16) + 4 * batch_tokens * self.n_vocab + WORK_BYTES
+        free = psutil.virtual_memory().available if self.device == "cpu" else free_memory(GPU, INTEGRATED_GPU)
+        if self.device == "cpu" and self._left is not None:
+            free = min(free, max(0, self._left))
+        if needed > free:
+            raise InsufficientMemory(
+                f"Embeddings need {needed / GIB:.2f} GiB beside this model, but {free / GIB:.2f} GiB are free. "
+                "The operator can lower CONTEXT_LENGTH or MAX_PARALLEL_SEQUENCES."
+            )
+        params = ll.llama_context_default_params()
+        params.n_ctx = self.context_length
+        params.n_seq_max = sequences
+        params.n_batch = params.n_ubatch = batch_tokens
+        params.n_threads = params.n_threads_batch = self._threads
+        params.kv_unified = True
+        params.embeddings = True
+        params.pooling_type = ll.LLAMA_POOLING_TYPE_NONE
+        params.no_perf = True
+        context = ll.llama_init_from_model(self.model, params)
+        if not context:
+            raise InsufficientMemory(f"llama.cpp cannot make a context for embeddings: {'; '.join(_errors) or 'no reason given'}.")
+        self._apply_adapters(context)
+        return context
+
+    def _apply_adapters(self, context: Any) -> None:
+        if adapters := self._adapters:
+            scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
+            ll.llama_set_adapters_lora(context, (ll.llama_adapter_lora_p_ctypes * len(adapters))(*adapters), len(adapters), scales)
 
     def _load_adapter(self, path: str, name: str) -> Any:
         """It is freed with the model."""

@@ -1,6 +1,7 @@
 """Continuous batching by mlx-lm's BatchGenerator: which jobs run, what of their prompts is known already. Knows nothing of text."""
 
 import time
+from collections.abc import Generator
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ from mlx_lm.generate import BatchGenerator, StopSequences
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
 from src.engines.budget import PrefillBudget
+from src.engines.mlx.embedder import Embedder
 from src.engines.mlx.mask import Mask
 from src.engines.mlx.model import LoadedModel
 from src.engines.mlx.prefixes import Cache, Prefixes, cut, usable
@@ -59,7 +61,10 @@ class MLXEngine(Engine):
         self._most_running = self._model.slots
         self._reuses = options.cached_prefixes > 0
         self._prefixes = Prefixes(options.cached_prefixes, int(self._model.room * KEPT_SHARE))
-        self._budget = PrefillBudget(options.step_time_target or STEP_TARGET[self.device], BATCH_TOKENS[self.device])
+        target = options.step_time_target or STEP_TARGET[self.device]
+        self._budget = PrefillBudget(target, BATCH_TOKENS[self.device])
+        self.embedding_length = self._model.embedding_length
+        self._embedder = Embedder(self._model, PrefillBudget(target, BATCH_TOKENS[self.device]))
         self._queue = JobQueue()
         self._running: dict[int, _Sequence] = {}  # by the generator's ids, in the order of their admission
         self._prefix_hit = self._prefix_asked = self._generated = 0
@@ -100,6 +105,7 @@ class MLXEngine(Engine):
         progress, drawn = responses
         steps = [self._progress(response) for response in progress]
         self._budget.observe(decoding, todo - sum(sequence.todo for sequence in prefilling), seconds, position)
+        self._embedder.budget.observe(decoding, 0, seconds)  # a piece of such work comes between two steps
         return steps + [self._advance(response) for response in drawn]
 
     def _compute(self) -> tuple[list[Any], list[Any]] | None:
@@ -111,6 +117,9 @@ class MLXEngine(Engine):
                 return None
             raise EngineDead(f"MLX failed: {error}") from error
         return prompts, drawn
+
+    def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
+        yield from self._embedder.embed(inputs, lambda: len(self._running), self._makes_room)
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -130,7 +139,7 @@ class MLXEngine(Engine):
 
     def close(self) -> None:
         self._generator.close()
-        del self._generator, self._prefixes
+        del self._generator, self._prefixes, self._embedder
         self._running.clear()
         self._model.close()
 
@@ -163,7 +172,14 @@ class MLXEngine(Engine):
 
     def _fits(self, job: Job) -> bool:
         """Whether the KV caches of the running jobs have room for one more, whatever lengths they may come to."""
-        return not self._running or self._needed(job) <= self._model.room
+        return not self._running or self._needed(job) + self._embedder.bytes <= self._model.room
+
+    def _makes_room(self, size: int) -> bool:
+        """Whether so many bytes are free beside what the running jobs may come to; kept prefixes make way."""
+        needed = size + (self._needed() if self._running else 0)
+        while len(self._prefixes) and needed + self._prefixes.bytes > self._model.room:
+            self._prefixes.drop_oldest()
+        return not self._running or needed <= self._model.room
 
     def _needed(self, *more: Job) -> int:
         """Bytes that KV caches may come to: all rows of a batch are as long as its longest."""

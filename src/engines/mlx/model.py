@@ -35,6 +35,8 @@ class LoadedModel:
         self.model, config = _load(folder)
         text = config.get("text_config", config)
         self.end_tokens = end_tokens(folder)
+        self.layers: Any = _find_layers(self.model)
+        self.embedding_length: int = text.get("hidden_size", 0) if self.layers else 0
         self._layers = self._measure_layers()
         # What KV caches may take: those of running jobs and those kept for their prefixes.
         self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
@@ -54,7 +56,7 @@ class LoadedModel:
             mx.set_wired_limit(self._limit)
 
     def close(self) -> None:
-        self.model = None
+        self.model = self.layers = None
         mx.clear_cache()
 
     def _limit_memory(self, options: EngineOptions) -> int:
@@ -129,3 +131,12 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
     except Exception as error:  # whatever a model file that mlx-lm was not written for makes it raise
         raise ModelLoadFailed(f"mlx-lm cannot load {folder.name}: {type(error).__name__}: {error}") from error
     return model, config
+
+
+def _find_layers(model: Any) -> Any | None:
+    """The part of a model that ends in hidden states, before its head makes logits of them; None where mlx-lm has it elsewhere."""
+    for part in (getattr(model, "language_model", model), model):
+        layers = getattr(part, "model", None)
+        if hasattr(layers, "embed_tokens"):
+            return layers
+    return None

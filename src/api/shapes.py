@@ -1,0 +1,28 @@
+"""An error as each API writes it: OpenAI's, and Anthropic's under /v1/messages. Knows no response."""
+
+from typing import Any
+
+import msgspec
+
+from src.errors import ServiceError
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+    429: "rate_limit_error", 500: "api_error", 503: "overloaded_error", 504: "timeout_error",
+}  # fmt: skip
+
+
+def body_for(path: str, error: ServiceError, request_id: str) -> dict[str, Any]:
+    """The body of an error response of this route."""
+    is_anthropic = path == "/v1/messages" or path.startswith("/v1/messages/")
+    return anthropic(error) | {"request_id": request_id} if is_anthropic else dict(error.body())
+
+
+def anthropic(error: ServiceError) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def openai_event(error: ServiceError) -> bytes:
+    """The last event of a stream that failed."""
+    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"

@@ -1,0 +1,86 @@
+"""Prompts to tokens for one loaded model, or why not. Knows no job and no engine. May take seconds: not for asyncio's thread."""
+
+from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
+from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
+from src.text.dialect import Dialect
+from src.text.tokenizer import Tokenizer
+
+
+class Prompts:
+    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int) -> None:
+        """`dialect` is None where the model has no chat template."""
+        self._tokenizer = tokenizer
+        self._dialect = dialect
+        self._context_length = context_length
+
+    def encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
+        """The prompt's tokens, some and not too many."""
+        param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+        tokens = self._tokens_of(prompt, param)
+        if not tokens:
+            raise InvalidValue("The prompt is empty.", param)
+        if len(tokens) >= self._context_length:
+            raise self._too_long(str(len(tokens)), param)
+        return tokens
+
+    def encode_input(self, prompt: TextPrompt | TokenPrompt) -> list[int]:
+        """Tokens of a text that is to be embedded: they may fill the context."""
+        tokens = self._tokens_of(prompt, "input")
+        if not tokens:
+            raise InvalidValue("The input is empty.", "input")
+        if len(tokens) > self._context_length:
+            raise self._too_long(str(len(tokens)), "input")
+        return tokens
+
+    def render(self, prompt: ChatPrompt) -> str:
+        """What the chat template makes of the messages. Special tokens in their own text come cut: see Guard."""
+        if self._dialect is None:
+            raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
+        return self._dialect.prompt(
+            prompt.messages,
+            tools=prompt.tools,
+            variables=prompt.variables,
+            effort=prompt.reasoning_effort,
+            generation_prompt=prompt.generation_prompt,
+            continued=prompt.continued,
+        )
+
+    def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, param: str) -> list[int]:
+        if isinstance(prompt, ChatPrompt):
+            for message in prompt.messages:
+                self._refuse_if_too_long(message["content"] or "", param)
+            text = self.render(prompt)
+            self._refuse_if_too_long(text, param)
+            return self._tokenizer.encode(text, add_bos=True)
+        if isinstance(prompt, TextPrompt):
+            self._refuse_if_too_long(prompt.text, param)
+            if prompt.suffix is not None:
+                return self._around_a_gap(prompt.text, prompt.suffix)
+            return self._tokenizer.encode(prompt.text, add_bos=True)
+        if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
+            raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param)
+        return prompt.tokens
+
+    def _around_a_gap(self, prefix: str, suffix: str) -> list[int]:
+        """Prefix, suffix, then what comes between: Bavarian et al., "Efficient training of language models to fill in the
+        middle", 2022, there called PSM."""
+        if self._tokenizer.gap is None:
+            raise UnsupportedField("suffix: this model cannot fill a gap, its vocabulary has no tokens for that.", "suffix")
+        self._refuse_if_too_long(suffix, "suffix")
+        before, after, between = self._tokenizer.gap
+        bos = [] if self._tokenizer.bos_token is None else [self._tokenizer.bos_token]
+        texts = (self._tokenizer.encode(text, add_bos=False) for text in (prefix, suffix))
+        return [*bos, before, *next(texts), after, *next(texts), between]
+
+    def _refuse_if_too_long(self, text: str, param: str) -> None:
+        """By its size alone, before megabytes cost seconds of rendering and encoding."""
+        if self._tokenizer.surely_exceeds(text, self._context_length):
+            raise self._too_long(f"more than {self._context_length}", param)
+
+    def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"The {'input' if param == 'input' else 'prompt'} has {length} tokens, but this model's context is "
+            f"{self._context_length} tokens{'' if param == 'input' else ' and the completion needs at least one'}. "
+            "Shorten it, or raise CONTEXT_LENGTH.",
+            param,
+        )

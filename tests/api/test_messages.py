@@ -1,0 +1,312 @@
+"""Anthropic's Messages API over HTTP, by the echo engine and by Anthropic's own client."""
+
+import json
+
+import anthropic
+import httpx
+import httpx2
+import pytest
+
+from src.api.message_events import MessageRenderer
+from src.api.render import Wants
+from src.api.schema import CountTokensRequest, MessagesRequest, parse
+from src.errors import InternalError
+from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
+
+PATH = "/v1/messages"
+HELLO = {"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
+SAID = "user: hello\n"
+
+
+def check_error(response: httpx.Response, status: int, kind: str, told: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"type", "error", "request_id"}
+    assert (body["type"], body["request_id"]) == ("error", response.headers["x-request-id"])
+    assert set(body["error"]) == {"type", "message"}
+    assert body["error"]["type"] == kind
+    assert told in body["error"]["message"]
+
+
+def events(response: httpx.Response) -> list[dict]:
+    found = []
+    for block in response.text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+# Over HTTP
+
+
+def test_a_message_is_answered(http):
+    answer = http.post(PATH, json=HELLO).json()
+    assert answer.pop("id").startswith("msg_")
+    assert answer == {
+        "type": "message",
+        "role": "assistant",
+        "model": "echo",
+        "content": [{"type": "text", "text": SAID}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 12, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 13},
+    }
+
+
+def test_a_stream_is_anthropics_events_in_their_order(http):
+    response = http.post(PATH, json={**HELLO, "stream": True})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    start, ping, block, *deltas, stop, delta, end = events(response)
+    assert start["type"] == "message_start"
+    assert (start["message"]["content"], start["message"]["stop_reason"]) == ([], None)
+    assert start["message"]["usage"]["input_tokens"] == 12
+    assert ping == {"type": "ping"}
+    assert block == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    assert {delta["type"] for delta in deltas} == {"content_block_delta"}
+    assert "".join(delta["delta"]["text"] for delta in deltas) == SAID
+    assert stop == {"type": "content_block_stop", "index": 0}
+    assert delta["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+    assert delta["usage"]["output_tokens"] == 13
+    assert end == {"type": "message_stop"}
+
+
+def test_system_and_turns_reach_the_template(http):
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
+    answer = http.post(PATH, json={**HELLO, "messages": messages, "system": [{"type": "text", "text": "s"}]}).json()
+    assert answer["content"][0]["text"] == "system: s\nuser: a\nb\nassistant: c\nuser: d\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "sequence", "text"),
+    [
+        ({"max_tokens": 4}, "max_tokens", None, "user"),
+        ({"stop_sequences": ["zz", "ll"]}, "stop_sequence", "ll", "user: he"),
+        ({"max_tokens": 1000, "messages": [{"role": "user", "content": "x" * 240}]}, "model_context_window_exceeded", None, "user: xxx"),
+    ],
+)
+def test_the_reason_tells_why_it_stopped(http, fields, reason, sequence, text):
+    answer = http.post(PATH, json={**HELLO, **fields}).json()
+    assert (answer["stop_reason"], answer["stop_sequence"], answer["content"][0]["text"]) == (reason, sequence, text)
+
+
+def test_tokens_are_counted(http):
+    answer = http.post(f"{PATH}/count_tokens", json={key: value for key, value in HELLO.items() if key != "max_tokens"})
+    assert answer.json() == {"input_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"messages": None}, "messages is required"),
+        ({"max_tokens": None}, "max_tokens is required"),
+        ({"max_tokens": 0}, "max_tokens is wrong"),
+        ({"temperature": 1.5}, "temperature is wrong"),
+        ({"messages": []}, "messages is wrong"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role is wrong"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0] is of the type 'image'"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0] is of the type 'document'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image"}]}]}]},
+            "messages[0].content[0].content[0] is of the type 'image'",
+        ),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0] is of the type 'web_search_20250305'"),
+        ({"tools": [{"input_schema": {}}]}, "tools[0].name is required"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice is wrong"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, "context is 256 tokens"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_wrong_is_told_in_anthropics_shape(http, change, told, stream):
+    body = {key: value for key, value in {**HELLO, "stream": stream, **change}.items() if value is not None}
+    check_error(http.post(PATH, json=body), 400, "invalid_request_error", told)
+
+
+def test_other_failures_have_that_shape_too(http):
+    check_error(http.post(PATH, content=b"{", headers={"Content-Type": "application/json"}), 400, "invalid_request_error", "JSON")
+    check_error(http.post(PATH, json={**HELLO, "model": "claude"}), 404, "not_found_error", "Models here: echo")
+    check_error(http.post(f"{PATH}/count_tokens", json={"messages": 5}), 400, "invalid_request_error", "messages")
+    check_error(http.post(f"{PATH}/batches", json={}), 404, "not_found_error", "no such route")
+    check_error(http.get(PATH), 405, "invalid_request_error", "GET")
+
+
+def test_unknown_fields_are_named_by_their_places(http):
+    response = http.post(PATH, json={**HELLO, "container": "c", "messages": [{"role": "user", "content": "x", "mood": 1}]})
+    assert response.headers["X-Ignored-Fields"] == "container, messages[0].mood"
+
+
+# Anthropic's client
+
+
+def test_anthropics_client_reads_a_message(client):
+    message = client.messages.create(**HELLO)
+    assert (message.content[0].text, message.stop_reason, message.usage.output_tokens) == (SAID, "end_turn", 13)
+
+
+def test_anthropics_client_reads_a_stream(client):
+    with client.messages.stream(**HELLO) as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+    assert text == message.content[0].text == SAID
+    assert message.usage.output_tokens == 13
+
+
+def test_anthropics_client_counts_tokens(client):
+    assert client.messages.count_tokens(model="echo", messages=HELLO["messages"]).input_tokens == 12
+
+
+def test_anthropics_client_raises_its_own_errors(client):
+    with pytest.raises(anthropic.NotFoundError, match="Models here: echo"):
+        client.messages.create(**{**HELLO, "model": "claude"})
+    with pytest.raises(anthropic.BadRequestError, match="context is 256 tokens"):
+        client.messages.create(**{**HELLO, "messages": [{"role": "user", "content": "x" * 300}]})
+
+
+# Tools and thinking, in both directions
+
+
+def test_tools_and_their_results_become_those_of_a_chat():
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    request = parse(
+        MessagesRequest,
+        {
+            "max_tokens": 9,
+            "stop_sequences": ["x"],
+            "tools": [{"name": "weather", "description": "d", "input_schema": schema, "cache_control": {"type": "ephemeral"}}],
+            "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+            "thinking": {"type": "enabled", "budget_tokens": 2000},
+            "messages": [
+                {"role": "user", "content": "Paris?"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "hm", "signature": "s"},
+                        {"type": "text", "text": "I look."},
+                        {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Paris"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "sun"}]},
+                        {"type": "text", "text": "And?"},
+                    ],
+                },
+            ],
+        },
+    )
+    assert request.chat() == {
+        "max_tokens": 9,
+        "stop": ["x"],
+        "tools": [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": schema}}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+        "chat_template_kwargs": {"enable_thinking": True},
+        "messages": [
+            {"role": "user", "content": "Paris?"},
+            {
+                "role": "assistant",
+                "content": "I look.",
+                "reasoning_content": "hm",
+                "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}],
+            },
+            {"role": "tool", "tool_call_id": "t1", "content": "sun"},
+            {"role": "user", "content": "And?"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(("kind", "choice"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_a_tool_choice_is_a_chats(kind, choice):
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}], "tool_choice": {"type": kind}}
+    assert parse(CountTokensRequest, body).chat()["tool_choice"] == choice
+
+
+def test_an_answer_that_is_begun_is_gone_on_with():
+    body = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "It is"}]}
+    assert parse(CountTokensRequest, body).chat()["continue_final_message"] is True
+
+
+def test_an_output_format_is_a_response_format():
+    schema = {"type": "object"}
+    body = {"messages": [{"role": "user", "content": "x"}], "output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    format = parse(CountTokensRequest, body).chat()["response_format"]
+    assert format == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+
+
+EVENTS = [
+    Started(prompt_tokens=9, cached_tokens=4, queue_seconds=0),
+    Delta(reasoning="I "),
+    None,
+    Delta(reasoning="see."),
+    Delta(text="Let me "),
+    Delta(text="look.", tool_calls=[ToolCallDelta(index=0, id="c1", name="weather")]),
+    Delta(tool_calls=[ToolCallDelta(index=0, arguments='{"city": ')]),
+    Delta(tool_calls=[ToolCallDelta(index=0, arguments='"Paris"}'), ToolCallDelta(index=1, id="c2", name="time", arguments="{}")]),
+    Ended(reason="tool_calls"),
+    Finished(prompt_tokens=9, completion_tokens=20, cached_tokens=4),
+]
+CONTENT = [
+    {"type": "thinking", "thinking": "I see.", "signature": ""},
+    {"type": "text", "text": "Let me look."},
+    {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Paris"}},
+    {"type": "tool_use", "id": "c2", "name": "time", "input": {}},
+]
+
+
+def renderer() -> MessageRenderer:
+    return MessageRenderer(id="msg_1", created=7, model="m", fingerprint="f", wants=Wants(), max_tokens=100)
+
+
+def test_thinking_text_and_calls_are_blocks_one_after_another():
+    chunks = [chunk for chunk in renderer().chunks(EVENTS) if chunk]
+    blocks = [(chunk["type"][14:], chunk["index"]) for chunk in chunks if chunk["type"].startswith("content_block")]
+    assert [block for block in blocks if block[0] != "delta"] == [(what, index) for index in range(4) for what in ("start", "stop")]
+    assert [index for what, index in blocks if what == "delta"] == [0, 0, 1, 1, 2, 2, 3]
+
+
+def test_the_plain_message_is_the_fold_of_its_events():
+    message = renderer().fold(renderer().chunks(EVENTS))
+    assert message["content"] == CONTENT
+    assert message["stop_reason"] == "tool_use"
+    assert message["usage"] == {
+        "input_tokens": 5,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 4,
+        "output_tokens": 20,
+    }
+
+
+def test_anthropics_client_makes_the_same_message_of_the_stream():
+    frames = b"".join(renderer().frames(renderer().chunks(EVENTS)))
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=frames))
+    with (
+        anthropic.Anthropic(base_url="http://x", api_key="none", http_client=httpx2.Client(transport=transport)) as client,
+        client.messages.stream(model="m", max_tokens=9, messages=HELLO["messages"]) as stream,
+    ):
+        message = stream.get_final_message()
+    assert [block.to_dict() for block in message.content] == CONTENT
+
+
+def test_a_call_cut_by_max_tokens_has_no_input():
+    events = [EVENTS[0], *EVENTS[5:7], Ended(reason="length"), Finished(prompt_tokens=9, completion_tokens=100, cached_tokens=4)]
+    message = renderer().fold(renderer().chunks(events))
+    assert (message["content"][-1]["input"], message["stop_reason"]) == ({}, "max_tokens")
+
+
+def test_silence_is_a_ping_and_a_failure_an_error_event():
+    frames = list(renderer().frames(renderer().chunks(EVENTS)))
+    assert frames.count(b'event: ping\ndata: {"type":"ping"}\n\n') == 2
+    failed = renderer().failed(InternalError("x"))
+    assert failed == b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n'

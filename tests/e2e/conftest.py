@@ -15,8 +15,8 @@ def settings_of(engine: str) -> dict[str, object]:
     """What a server needs to serve the built-in model on this engine."""
     if engine == "mlx":  # on the CPU it computes float32 faster than bfloat16
         return {"INFERENCE_ENGINE": "mlx", "MODELS_DIR": hf_model("float32").parent}
-    if engine == "vllm":
-        return {"INFERENCE_ENGINE": "vllm", "MODELS_DIR": hf_model().parent, "ENFORCE_EAGER": True}
+    if engine == "vllm":  # with 16 bits a prompt found in the cache may be answered otherwise than one computed; compiling takes a minute
+        return {"INFERENCE_ENGINE": "vllm", "MODELS_DIR": hf_model("float32").parent, "DTYPE": "float32", "ENFORCE_EAGER": True}
     return {}
 
 

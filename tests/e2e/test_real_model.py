@@ -137,12 +137,13 @@ def test_an_answer_holds_its_schema(server, stream):
     assert 1 <= answer["people"] <= 99
 
 
-def test_a_second_turn_is_mostly_served_from_the_cache(server):
+def test_a_second_turn_is_mostly_served_from_the_cache(server, engine):
     messages = [{"role": "user", "content": "Tell me about the river Danube. " * 10}]
     first = server.client().chat.completions.create(model=MODEL, messages=messages, temperature=0, max_tokens=20)
     messages += [{"role": "assistant", "content": first.choices[0].message.content}, {"role": "user", "content": "More."}]
     second = server.client().chat.completions.create(model=MODEL, messages=messages, temperature=0, max_tokens=5)
-    assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 5
+    unit = 32 if engine == "vllm" else 1  # vLLM finds whole blocks
+    assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 5 - (unit - 1)
 
 
 def test_curl_streams_server_sent_events(server):

@@ -186,7 +186,7 @@ def test_two_ranks_draw_what_one_does(engine, monkeypatch):
     shared = load_engine(
         "vllm", options(model_path=str(hf_model("float32", kv_heads=4)), context_length=256, vllm={"tensor_parallel_size": 2})
     )
-    workers = [process for process in vllms_processes() if "Worker" in process.name()]
+    workers = [process for process in vllms_processes() if "Worker_TP" in process.name()]
     try:
         jobs[2] = with_grammar(3, DATE)
         together = Run(shared, jobs)

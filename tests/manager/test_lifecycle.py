@@ -154,8 +154,8 @@ def gigabytes(monkeypatch, total: float, needed: float):
     """A machine with so much memory, on which each of the models needs so much of it."""
     real = memory.need
 
-    def need(facts, context_length, sequences):
-        return real(facts, context_length, sequences)._replace(weights=int(needed * GIB))
+    def need(facts, context_length, sequences, process):
+        return real(facts, context_length, sequences, process)._replace(weights=int(needed * GIB))
 
     def available(device, reserve, runners=(), promised=0):
         held = sum(int(needed * GIB) for _ in runners)

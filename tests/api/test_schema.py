@@ -394,7 +394,7 @@ def test_text_parts_are_joined_by_lines():
 
 
 def test_an_assistant_may_have_said_nothing():
-    expected = [{"role": "assistant", "content": None}]
+    expected = [{"role": "assistant", "content": ""}]
     assert parse(ChatRequest, message(role="assistant", content=None)).generate().prompts[0].messages == expected
     assert parse(ChatRequest, {"messages": [{"role": "assistant", "tool_calls": []}]}).generate().prompts[0].messages == expected
 

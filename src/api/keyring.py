@@ -30,37 +30,45 @@ class Keyring:
 
     def find(self, presented: str) -> Key | None:
         """The key, if it is one of ours and has not expired."""
-        self._follow()
+        if time.monotonic() >= self._look_at:
+            self._follow()
         data = presented.encode("utf-8", "surrogateescape")
-        digest = hashlib.sha256(data).digest()
-        if (found := self._known.get(digest)) is None:
-            for key in self._keys:  # all of them, wherever the right one stands
-                if key.fits(data):
-                    found = key
-            if found:
-                self._known[digest] = found
+        found = self._search(data)
+        if found is None and self._follow():  # another process may have made it just now
+            found = self._search(data)
         return None if found is None or found.expired(time.time()) else found
 
     def look_again(self) -> None:
         """The file was changed by this process."""
         self._look_at = 0.0
 
-    def _follow(self) -> None:
-        """Take over a file that has changed. One that is wrong, or gone, changes nothing: the keys before it stay in force."""
-        if self.file is None or time.monotonic() < self._look_at:
-            return
+    def _search(self, presented: bytes) -> Key | None:
+        digest = hashlib.sha256(presented).digest()
+        if (found := self._known.get(digest)) is None:
+            for key in self._keys:  # all of them, wherever the right one stands
+                if key.fits(presented):
+                    found = key
+            if found:
+                self._known[digest] = found
+        return found
+
+    def _follow(self) -> bool:
+        """Take over a file that has changed, and whether it had. One that is wrong, or gone, leaves the keys before it in force."""
+        if self.file is None:
+            return False
         self._look_at = time.monotonic() + LOOK_SECONDS
         state = _state(self.file.path)
         if state == self._state:
-            return
+            return False
         self._state = state
         try:
             self._keys = self._single + self.file.read()
         except SettingsError as error:
             logs.app.error("The keys stay as they were: {}", error)
-            return
+            return False
         self._known = {}
         logs.app.info("{} has changed: {} keys", self.file.path.name, len(self._keys) - len(self._single))
+        return True
 
 
 def _state(path: Path) -> object:

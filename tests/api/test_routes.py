@@ -210,7 +210,7 @@ def test_the_status_tells_of_engines_models_requests_and_processes(server, http)
     assert (model["name"], model["state"], model["engine"], model["restarts"]) == ("echo", "ready", "echo", 0)
     assert set(model["stats"]) == {
         "running", "waiting", "slots", "kv_used", "kv_total", "prefix_hit", "prefix_asked", "generated", "tokens_per_second",
-        "steps", "step_seconds", "compute_seconds", "longest_wait", "admitted", "waited_seconds", "step_age",
+        "steps", "step_seconds", "compute_seconds", "longest_wait", "admitted", "waited_seconds", "step_age", "resumed",
     }  # fmt: skip
     assert set(status["requests"]) == {"running", "waiting", "tokens_per_second", "kv_used_tokens", "kv_total_tokens"}
     assert set(status["system"]) == {"cpu_percent", "memory_used_bytes", "memory_total_bytes"}

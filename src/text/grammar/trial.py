@@ -92,10 +92,17 @@ def receive(pipe: int, deadline: float | None = None) -> bytes:
 def _read(pipe: int, size: int, deadline: float | None) -> bytes:
     data = b""
     while len(data) < size:
-        if deadline is not None and not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if deadline is not None and not _readable(pipe, deadline - time.monotonic()):
             raise TimeoutError
         part = os.read(pipe, size - len(data))
         if not part:
             raise EOFError
         data += part
     return data
+
+
+def _readable(pipe: int, seconds: float) -> bool:
+    """By poll: select takes no descriptor past 1,023."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))

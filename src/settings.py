@@ -132,6 +132,7 @@ class Settings(BaseModel):
     max_grammar_bytes: int = Field(64 * 1024, ge=1, description="size of a request's JSON schema, regular expression, choices or grammar")
     max_grammar_depth: int = Field(32, ge=1, le=100, description="objects and lists in each other in a request's JSON schema")
     grammar_compile_seconds: float = Field(5, gt=0, le=60, description="seconds it may take to compile one")
+    template_seconds: float = Field(2, gt=0, le=60, description="seconds of processor time a model's chat template may take on a request")
 
     # Rate limits
     rate_limit_requests: int = Field(0, ge=0, description="requests for text that a key may send a minute; 0: any")

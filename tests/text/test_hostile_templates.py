@@ -1,6 +1,5 @@
 """A chat template is code of a stranger: whatever it does costs the process that renders it, some seconds and some memory."""
 
-import contextlib
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from src.text.dialect import Dialect
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer
 from tests.here import Here
+from tests.peak import Peak
 
 SECONDS = 0.5
 MOST_BYTES = 450 << 20  # of the process: Python, and what a template may take
@@ -101,26 +100,6 @@ NOTHING_THERE = [
     "{% from '../x' import y %}",
     "{% extends '/etc/passwd' %}",
 ]
-
-
-class Peak:
-    """The most memory that the processes below this one take meanwhile, in bytes."""
-
-    def __enter__(self) -> "Peak":
-        self.bytes, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.01):
-            for process in psutil.Process().children():
-                with contextlib.suppress(psutil.Error):
-                    self.bytes = max(self.bytes, process.memory_info().rss)
 
 
 def processor_seconds() -> float:

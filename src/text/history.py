@@ -15,7 +15,8 @@ from src.text.tools.call import Call, Function
 
 Message = dict[str, Any]
 NAME, KEY, RESULT, SAID = "probe_function", "probe_key", "probe_result", "probe_text"
-MOST_SHOWN, MOST_PLACES = 1 << 16, 256  # of a prompt in which a call is looked for: characters, and where it may begin
+MOST_SHOWN = 1 << 16  # characters of a prompt in which a call is looked for
+MOST_PLACES, MOST_CALL = 256, 2048  # where it may begin, and its characters
 ARGUMENTS = {KEY: "probe_value"}
 TOOL = {
     "type": "function",
@@ -88,7 +89,7 @@ class History:
         places = (place for place, character in enumerate(shown[:MOST_SHOWN]) if character == first)
         for place in islice(places, MOST_PLACES):
             reader = self._format.reader([Function(NAME)])
-            said = reader.push(shown[place:MOST_SHOWN])
+            said = reader.push(shown[place : place + MOST_CALL])
             said.add(reader.flush())
             if said.calls and said.calls[0].name == NAME and KEY in "".join(piece.arguments for piece in said.calls):
                 return True

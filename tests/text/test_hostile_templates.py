@@ -17,7 +17,8 @@ import pytest
 from src.errors import ChatTemplateError, ChatTemplateTooCostly, InvalidValue, ModelLoadFailed, ServiceError
 from src.settings import ROOT
 from src.text.dialect import Dialect
-from src.text.template import ChatTemplate
+from src.text.template import ChatTemplate, apart
+from src.text.template.sandbox import MOST_SOURCE
 from src.text.tokenizer import ByteTokenizer
 from tests.here import Here
 from tests.peak import Peak
@@ -72,7 +73,6 @@ COSTLY_TO_COMPILE = {
     "brackets": "{{ " + "(" * 100_000,
     "minuses": "{{ " + "-" * 100_000 + "1 }}",
     "blocks in blocks": "{% if x %}" * 5000 + "{% endif %}" * 5000,
-    "ten megabytes": "a" * 10_000_000,
 }
 ESCAPES = [
     "''.__class__.__mro__",
@@ -86,7 +86,6 @@ ESCAPES = [
     "[messages] | map(attribute='__class__.__base__') | list | first | string | trim and ''.__class__.__base__",
     "'{0.__class__.__mro__}'.format(x)",
     "'{0.__class__.__mro__}' | attr('format')(x)",
-    "('{0.__class__.__mro__}'.format | list)[0]",
     "'{a.__class__.__mro__}'.format_map({'a': x})",
     "raise_exception.__func__.__globals__",
     "raise_exception.__self__._template.environment",
@@ -132,10 +131,18 @@ def test_what_costs_too_much_to_compile_does_not_load(source):
     assert len(caught.value.message) < 500
 
 
-def test_an_endless_template_is_ended_by_the_time_it_uses():
-    one = template(loops(3), seconds=0.2)
-    with pytest.raises(ChatTemplateTooCostly, match=r"longer than the 0\.2 s that TEMPLATE_SECONDS"):
+def test_a_template_of_megabytes_is_not_even_looked_at():
+    with pytest.raises(ModelLoadFailed, match="has 1,048,577 characters, and 1,048,576 are allowed"):
+        template("a" * (MOST_SOURCE + 1))
+
+
+def test_an_endless_template_is_ended_by_the_time_it_uses(monkeypatch):
+    monkeypatch.setattr(apart, "PATIENCE", 1000)  # not by the clock on the wall
+    one = template(loops(3), seconds=0.1)
+    began = time.monotonic()
+    with pytest.raises(ChatTemplateTooCostly, match=r"longer than the 0\.1 s that TEMPLATE_SECONDS"):
         one.render(EVIL)
+    assert time.monotonic() - began < 20
 
 
 def test_a_template_may_write_some_times_what_it_is_given_and_no_more():
@@ -174,7 +181,7 @@ def process_of(one: ChatTemplate) -> psutil.Process:
 def test_no_expression_leaves_the_sandbox(expression, tmp_path):
     path = tmp_path / "touched"
     one = template("{{ " + expression.replace("{path}", str(path)).replace("(x", "(messages") + " }}")
-    with pytest.raises((ChatTemplateError, InvalidValue)):
+    with pytest.raises(ChatTemplateError):
         one.render(GOOD)
     assert not path.exists()
 
@@ -224,10 +231,13 @@ def test_a_template_that_never_ends_fails_the_load():
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("mark", ["{", "[", "<tool_call>"])
-def test_a_template_that_writes_much_of_what_begins_a_call_does_not_hold_up_the_load(mark):
+def test_a_template_that_writes_much_of_what_begins_a_call_does_not_hold_up_the_load():
+    """It shows calls, in a form that looks like one that is known, and so is tried from each place where one may begin."""
+    call = "{{ '<tool_call>{' * 9000 }} {% for c in m.tool_calls or [] %}<tool_call> {{ c | tojson }}{% endfor %}"
+    source = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}{{ m.content }}" + call + "{% endfor %}"
+    one = template(source, 5)
     began = time.thread_time()
-    Dialect(template("<tool_call> [TOOL_CALLS] probe_function {{ '" + mark + "' * 60000 }}", 5), ByteTokenizer())
+    Dialect(one, ByteTokenizer())
     assert time.thread_time() - began < 5
 
 

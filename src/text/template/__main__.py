@@ -50,7 +50,7 @@ def _compile(template: Template) -> Sandbox | Refused:
     try:
         return Sandbox(template.source, template.bos_text, template.eos_text)
     except ServiceError as error:
-        return _refused(error)
+        return _told(error)
     except MemoryError:
         return Refused("ModelLoadFailed", "the model's chat template takes too much memory to compile")
 
@@ -59,14 +59,18 @@ def _render(sandbox: Sandbox, question: bytes) -> bytes:
     try:
         return TEXT + sandbox.render(json.loads(question), len(question)).encode(errors="replace")
     except ServiceError as error:
-        return REFUSED + msgspec.msgpack.encode(_refused(error))
+        return _refused(error)
     except MemoryError:
-        return REFUSED + msgspec.msgpack.encode(Refused(ChatTemplateTooCostly.__name__, "These messages take too much memory.", "messages"))
+        return _refused(ChatTemplateTooCostly("The model's chat template takes too much memory on these messages.", "messages"))
     except (RecursionError, ValueError):
-        return REFUSED + msgspec.msgpack.encode(Refused(InvalidValue.__name__, "These messages are nested too deep.", "messages"))
+        return _refused(InvalidValue("These messages are nested too deep.", "messages"))
 
 
-def _refused(error: ServiceError) -> Refused:
+def _refused(error: ServiceError) -> bytes:
+    return REFUSED + msgspec.msgpack.encode(_told(error))
+
+
+def _told(error: ServiceError) -> Refused:
     return Refused(type(error).__name__, error.message.encode(errors="replace").decode(), error.param)
 
 

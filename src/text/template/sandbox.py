@@ -55,7 +55,7 @@ class Sandbox:
         """The template's text. `given`: what it is told, of `size` bytes.
 
         Raises InvalidValue where it fails on that, ChatTemplateError where it wants out of the sandbox, ChatTemplateTooCostly
-        where it takes or writes too much.
+        where it writes too much, and MemoryError.
         """
         parts, left = [], LEAST_OUTPUT + GROWTH * size
         try:
@@ -67,8 +67,6 @@ class Sandbox:
             return "".join(parts)
         except SecurityError:
             raise ChatTemplateError("The model's chat template asks for what no template may have.", "messages") from None
-        except MemoryError:
-            raise ChatTemplateTooCostly("The model's chat template takes too much memory on these messages.", "messages") from None
         except RENDER_ERRORS as error:
             # Not `from error`: its text may quote the prompt, and a traceback ends in a log.
             raise InvalidValue(f"The model's chat template fails on these messages ({type(error).__name__}).", "messages") from None

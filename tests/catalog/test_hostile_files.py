@@ -121,6 +121,20 @@ def test_a_gguf_that_lies_is_listed_with_what_is_wrong_with_it(scanned, name):
         assert len(scanned[name].problem) < 200
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("the same key twice", "its header has 'k' twice"),
+        ("a key of 70,000 bytes", "its header has a name of 70000 bytes"),
+        ("another magic", "it is no GGUF file: its first bytes are others"),
+        ("type 255", "its header has a value of the unknown type 255"),
+        ("the largest numbers", "by its own numbers one token would take"),
+    ],
+)
+def test_what_is_wrong_is_told(scanned, name, told):
+    assert scanned[name].problem.startswith(told)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_that_lies_is_listed_whatever_it_says(scanned, name):
     entry = scanned[name.strip()]

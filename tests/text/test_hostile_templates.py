@@ -155,6 +155,14 @@ def test_a_template_may_write_some_times_what_it_is_given_and_no_more():
         one.render(GOOD * 2)
 
 
+def test_want_of_memory_does_not_even_end_the_process():
+    one = template("{{ messages[0].content * 10**10 }}")
+    before = process_of(one)
+    with pytest.raises(ChatTemplateTooCostly, match="too much memory"):
+        one.render(GOOD)
+    assert process_of(one) == before
+
+
 def test_a_process_that_hangs_is_replaced():
     one = template("{{ messages[0].content }}", seconds=0.1)
     os.kill(process_of(one).pid, signal.SIGSTOP)

@@ -10,7 +10,7 @@ from src.settings import ROOT
 
 # module (or package) under src: what of src it may import. The longest matching name decides.
 ALLOWED = {
-    "settings": {"errors", "private"},
+    "settings": {"settings", "errors", "private"},
     "errors": set(),
     "private": {"errors"},
     "keys": {"errors", "private"},
@@ -27,7 +27,7 @@ ALLOWED = {
     "rundir": {"errors"},
     "master": {"catalog", "settings", "errors", "keys", "notify", "private", "rundir"},
     "api": {"api", "client", "protocol", "sampling", "errors", "settings", "logs", "catalog", "keys"},
-    "api.worker": {"api", "logs", "master", "settings"},
+    "api.worker": {"api", "errors", "logs", "master", "settings"},
     "text": {"text", "errors"},
     "engines": {"engines.base", "errors"},
     "engines.base": {"sampling", "errors"},

@@ -8,11 +8,12 @@ from gevent import Timeout
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
+from src.api.depth import is_deeper
 from src.errors import InvalidJSON
 
 
-def read_json(timeout: float) -> dict[str, Any]:
-    """The body as a dict; it has `timeout` seconds to arrive.
+def read_json(timeout: float, depth: int) -> dict[str, Any]:
+    """The body as a dict; it has `timeout` seconds to arrive, and may be nested `depth` levels.
 
     msgspec refuses what the standard library lets through: NaN, Infinity, lone surrogates. Raises InvalidJSON, and
     werkzeug's errors for a wrong media type, a late body or one that is too large.
@@ -35,8 +36,15 @@ def read_json(timeout: float) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise InvalidJSON(f"The body is not valid JSON: {reason}.") from error
+        if isinstance(error, RecursionError):
+            raise _too_deep(depth) from error
+        raise InvalidJSON(f"The body is not valid JSON: {str(error)[:200]}.") from error
     if not isinstance(body, dict):
         raise InvalidJSON("The body has to be a JSON object.")
+    if is_deeper(body, depth - 1):
+        raise _too_deep(depth)
     return body
+
+
+def _too_deep(depth: int) -> InvalidJSON:
+    return InvalidJSON(f"The body is nested deeper than the {depth} levels that MAX_JSON_DEPTH allows.")

@@ -56,7 +56,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
     _end_with_the_manager()
     report = _take_stdout()
-    sys.exit(asyncio.run(_serve(spec, _grammar_limits(settings), report)))
+    sys.exit(asyncio.run(_serve(spec, settings, report)))
 
 
 def _take_stdout() -> int:
@@ -81,13 +81,22 @@ def _end_with_the_manager() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
+async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     began = time.monotonic()
     loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits, spec.tool_format)
+        generator = Generator(
+            loop,
+            tokenizer,
+            _template(spec, tokenizer),
+            engine.context_length,
+            _grammar_limits(settings),
+            spec.tool_format,
+            settings.max_prompt_tokens,
+            settings.queue_timeout,
+        )
         _tell(report, RunnerLoading(stage="warming_up"))
         await _answer_canary(generator)
     except ServiceError as error:
@@ -138,7 +147,7 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
 
 
 def _grammar_limits(settings: Settings) -> Limits:
-    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds)
+    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
 
 
 def _tell(report: int, message: Message) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.generation import NO_DEFAULTS, GenerationRequest, TokenId
 from src.protocol import Generate, TextPrompt, TokenPrompt
 
 TokenList = Annotated[list[TokenId], Field(min_length=1)]
-MAX_PROMPTS = 64
 
 
 def shape(value: Any) -> str:
@@ -23,15 +23,15 @@ def shape(value: Any) -> str:
 Prompt = Annotated[
     Annotated[str, Tag("as string")]
     | Annotated[TokenList, Tag("as tokens")]
-    | Annotated[list[str], Field(max_length=MAX_PROMPTS), Tag("as strings")]
-    | Annotated[list[TokenList], Field(max_length=MAX_PROMPTS), Tag("as token lists")],
+    | Annotated[list[str], AtMost("max_prompts"), Tag("as strings")]
+    | Annotated[list[TokenList], AtMost("max_prompts"), Tag("as token lists")],
     Discriminator(shape),
 ]
 
 
 class CompletionRequest(GenerationRequest):
     prompt: Prompt
-    logprobs: int | None = Field(None, ge=0, le=5)
+    logprobs: Annotated[int, Field(ge=0, le=5), AtMost("max_logprobs")] | None = None  # 5 is OpenAI's
     echo: bool | None = None
     suffix: str | None = None
 

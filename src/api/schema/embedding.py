@@ -4,17 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.completion import TokenList, shape
 from src.api.schema.fields import ModelName, Strict
 from src.protocol import Embed, TextPrompt, TokenPrompt
 
-MAX_INPUTS = 2048  # as OpenAI has it
 Text = Annotated[str, StringConstraints(min_length=1)]
 Input = Annotated[
     Annotated[Text, Tag("as string")]
     | Annotated[TokenList, Tag("as tokens")]
-    | Annotated[list[Text], Field(max_length=MAX_INPUTS), Tag("as strings")]
-    | Annotated[list[TokenList], Field(max_length=MAX_INPUTS), Tag("as token lists")],
+    | Annotated[list[Text], AtMost("max_inputs"), Tag("as strings")]
+    | Annotated[list[TokenList], AtMost("max_inputs"), Tag("as token lists")],
     Discriminator(shape),
 ]
 

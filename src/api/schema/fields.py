@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, ValidationError
 
+from src.api.schema.bounds import DEFAULTS
 from src.errors import InvalidValue, MissingField
+from src.settings import Limits
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -23,10 +25,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True, extra="allow")
 
 
-def validate(kind: type[Strict], body: dict[str, Any]) -> Any:
+def validate(kind: type[Strict], body: dict[str, Any], limits: Limits = DEFAULTS) -> Any:
     """The body as `kind`. Raises InvalidValue or MissingField; param names the field."""
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(body, context=limits)
     except ValidationError as error:
         raise _explain(error) from None
 

@@ -41,7 +41,7 @@ def read_json(timeout: float, depth: int) -> dict[str, Any]:
         raise InvalidJSON(f"The body is not valid JSON: {str(error)[:200]}.") from error
     if not isinstance(body, dict):
         raise InvalidJSON("The body has to be a JSON object.")
-    if is_deeper(body, depth - 1):
+    if is_deeper(body, depth):
         raise _too_deep(depth)
     return body
 

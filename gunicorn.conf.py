@@ -62,6 +62,6 @@ def post_worker_init(worker: Any) -> None:
 
 
 def pre_request(worker: Any, request: Any) -> None:
-    from src.api.worker import count_request
+    from src.api.worker import begin_request
 
-    count_request(worker)
+    begin_request(worker, request)

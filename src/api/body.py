@@ -21,6 +21,8 @@ def read_json(timeout: float, depth: int) -> dict[str, Any]:
     request = flask.request
     if request.mimetype != "application/json":
         raise UnsupportedMediaType
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType
     # gevent sets no bound on a body that trickles in; only a timeout around the whole read does.
     try:
         with Timeout(timeout, RequestTimeout):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import gevent
 import msgspec
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import NoMoreData, ParseException
 
 from src.errors import HeaderTimeout
 
@@ -44,7 +44,7 @@ class Connection:
         self._times = times
         self._first = True
         self._heard = False  # something of the request that is expected
-        self._taken = 0
+        self._request: Any = None
         self._deadline: float | None = None
         self.stalled = False  # its client was cut off because it read nothing
         gevent.getcurrent().connection = self
@@ -54,12 +54,16 @@ class Connection:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
+    def serve(self, request: Any) -> None:
+        """Called before each request, with Gunicorn's."""
+        self._request = request
+
     def __enter__(self) -> "Connection":
+        self._drain()
         seconds = self._times.header if self._first else self._times.keepalive
         self._deadline = time.monotonic() + (STOPPING_SECONDS if self.stopping else seconds)
         self._greenlet = gevent.getcurrent()
         self._first = self._heard = False
-        self._taken = 0
         self.expecting.add(self)
         return self
 
@@ -78,15 +82,23 @@ class Connection:
             if self._heard and not self.stopping:
                 raise HeaderTimeout(f"The request's headers took longer than the {self._times.header:g} s of HEADER_TIMEOUT.") from None
             raise NoMoreData from None
-        self._taken += len(data)
-        if self._taken > LEFT_OVER_BYTES:
-            raise NoMoreData
         if not self._heard:
             self._heard = True
             self._deadline = time.monotonic() + self._times.header
-        else:
-            gevent.sleep(0)  # who sends faster than this reads would keep all others waiting
         return data
+
+    def _drain(self) -> None:
+        """Read what a refused request has left of its body. Raises NoMoreData where that is too much, or takes too long."""
+        request, self._request = self._request, None
+        if request is None or getattr(request.body, "failed", False):
+            return
+        left = LEFT_OVER_BYTES
+        with contextlib.suppress(ParseException), gevent.Timeout(self._times.header, NoMoreData):
+            while data := request.body.read(65536):
+                left -= len(data)
+                if left < 0:
+                    raise NoMoreData
+                gevent.sleep(0)  # who sends faster than this reads would keep all others waiting
 
     def sendall(self, data: bytes, flags: int = 0) -> None:
         """Raises ConnectionResetError where its client has taken nothing for SEND_TIMEOUT."""

@@ -76,8 +76,9 @@ def enter(worker: Any) -> None:
         os.kill(worker.ppid, signal.SIGTTOU)
 
 
-def count_request(worker: Any) -> None:
+def begin_request(worker: Any, request: Any) -> None:
     """Called before each request: at --max-requests, ask for a successor."""
+    of_this_greenlet().serve(request)
     if worker.nr + 1 >= worker.recycle_at:
         _ask_for_successor(worker)
 

@@ -29,9 +29,9 @@ def running(server: Server) -> int:
     return requests["running"] + requests["waiting"]
 
 
-def stalled(server: Server) -> socket.socket:
+def stalled(server: Server, **fields: object) -> socket.socket:
     client = connect(server.port, receive_buffer=2048)
-    client.sendall(post("/v1/completions", LONG))
+    client.sendall(post("/v1/completions", {**LONG, **fields}))
     return client
 
 
@@ -43,6 +43,14 @@ def test_who_does_not_read_is_cut_off_and_its_job_is_cancelled(server):
     for client in clients:
         with client:
             assert b"[DONE]" not in read_all(client)
+
+
+def test_the_kernel_does_not_take_an_answer_of_half_a_megabyte_for_who_does_not_read(server):
+    before = server.log("api_requests").count("error=client_stalled")
+    with stalled(server, max_tokens=3000):
+        wait_until(lambda: running(server) == 1)
+        wait_until(lambda: running(server) == 0, timeout=SEND + 20)
+        wait_until(lambda: server.log("api_requests").count("error=client_stalled") == before + 1, timeout=10)
 
 
 def test_others_are_not_disturbed_by_it_and_memory_does_not_grow(server):

@@ -10,6 +10,7 @@ from src.settings import Limits
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+LONGEST_NAME = 64  # of a field; longer ones are made up, and not repeated
 
 ModelName = Annotated[str, StringConstraints(min_length=1)]
 
@@ -46,11 +47,11 @@ def _explain(error: ValidationError) -> InvalidValue | MissingField:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """("messages", 0, "content", "as string") to messages[0].content: the tags of forms are left out."""
+    """("messages", 0, "content", "as string") to messages[0].content: the tags of forms are left out, and names that are no fields'."""
     path = ""
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier():
+        elif part.isidentifier() and len(part) <= LONGEST_NAME:
             path += f".{part}" if path else part
     return path or "body"

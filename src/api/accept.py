@@ -25,7 +25,7 @@ def accept(kind: type[Request]) -> Request:
 
 def read_body() -> dict[str, Any]:
     settings = service().settings
-    return read_json(settings.body_timeout, settings.max_json_depth)
+    return read_json(settings.body_timeout, settings.max_json_depth, settings.max_json_containers)
 
 
 def check(kind: type[Request], body: dict[str, Any]) -> Request:

@@ -8,12 +8,12 @@ from gevent import Timeout
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
-from src.api.depth import is_deeper
+from src.api.nesting import has_more_containers, is_deeper
 from src.errors import InvalidJSON
 
 
-def read_json(timeout: float, depth: int) -> dict[str, Any]:
-    """The body as a dict; it has `timeout` seconds to arrive, and may be nested `depth` levels.
+def read_json(timeout: float, depth: int, containers: int) -> dict[str, Any]:
+    """The body as a dict; it has `timeout` seconds to arrive, and may be nested `depth` levels, of so many objects and lists.
 
     msgspec refuses what the standard library lets through: NaN, Infinity, lone surrogates. Raises InvalidJSON, and
     werkzeug's errors for a wrong media type, a late body or one that is too large.
@@ -35,6 +35,8 @@ def read_json(timeout: float, depth: int) -> dict[str, Any]:
         raise RequestEntityTooLarge
     if request.content_length is not None and len(data) != request.content_length:
         raise InvalidJSON(f"The body ended after {len(data)} of the {request.content_length} bytes that Content-Length promised.")
+    if has_more_containers(data, containers):  # millions of them take seconds to decode, and all streams would wait
+        raise InvalidJSON(f"The body has more objects and lists than the {containers} that MAX_JSON_CONTAINERS allows.")
     try:
         body = msgspec.json.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError) as error:

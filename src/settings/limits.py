@@ -21,6 +21,7 @@ class Limits(Group):
     max_header_bytes: int = Field(8190, ge=256, le=65_536, description="size of one header")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="size of a request's body")
     max_json_depth: int = Field(64, ge=8, le=500, description="objects and lists in each other in a body")
+    max_json_containers: int = Field(100_000, ge=1000, description="objects and lists in a body, in all")
     strict_fields: bool = Field(False, description="refuse fields that a route does not know, rather than name them in X-Ignored-Fields")
 
     # Fields

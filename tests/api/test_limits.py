@@ -127,7 +127,15 @@ def test_a_grammar_has_its_limits_too(setting, limit, form, right, wrong):
 
 ELSEWHERE = {  # the tests of those that no body shows
     *("request_timeout", "queue_timeout", "header_timeout", "body_timeout", "send_timeout", "keepalive_timeout"),
-    *("max_concurrent_requests", "max_request_line", "max_headers", "max_header_bytes", "max_body_bytes", "max_json_depth"),
+    *(
+        "max_concurrent_requests",
+        "max_request_line",
+        "max_headers",
+        "max_header_bytes",
+        "max_body_bytes",
+        "max_json_depth",
+        "max_json_containers",
+    ),
     *("max_prompt_tokens", "grammar_compile_seconds", "strict_fields"),
 }
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints, ValidationInfo, field_validator
 
-from src.api.depth import is_deeper
+from src.api.nesting import is_deeper
 from src.api.schema.bounds import AtMost, limits_of
 from src.api.schema.fields import Strict
 

@@ -23,6 +23,7 @@ def server():
         MAX_PROMPT_TOKENS=200,
         MAX_COMPLETION_TOKENS=150,
         MAX_JSON_DEPTH=10,
+        MAX_JSON_CONTAINERS=1000,
         disposable=True,
     ) as server:
         yield server
@@ -100,7 +101,14 @@ def test_a_body_is_nested_as_deep_as_the_setting_allows(server, closing):
 
     headers = {"Content-Type": "application/json"}
     assert httpx.post(f"{server.url}{COMPLETIONS}", content=nested(10), headers=headers).status_code == 200
-    for levels in (11, 400, 100_000):
+    for levels in (11, 64, 900):
         response = httpx.post(f"{server.url}{COMPLETIONS}", content=nested(levels), headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
         assert "10 levels that MAX_JSON_DEPTH allows" in response.json()["error"]["message"]
+
+
+def test_a_body_has_as_many_objects_and_lists_as_the_setting_allows(server):
+    body = {"prompt": "x", "max_tokens": 1}
+    assert httpx.post(f"{server.url}{COMPLETIONS}", json={**body, "user": [[]] * 998}).status_code == 200  # with the body and the list
+    refused(server, COMPLETIONS, {**body, "user": [[]] * 999}, 400, "invalid_json", None, "1000 that MAX_JSON_CONTAINERS allows")
+    assert httpx.post(f"{server.url}{COMPLETIONS}", json={**body, "user": "[" * 2000}).status_code == 200

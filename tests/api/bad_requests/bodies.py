@@ -99,7 +99,15 @@ SIZES = [
     Row("a prompt of 7 MB", 400, "context_length_exceeded", "prompt", body={"prompt": "x" * 7_000_000}),
     Row("a prompt of 7 MB of emoji", 400, "context_length_exceeded", "prompt", body=b'{"prompt": "' + "😀".encode() * 1_750_000 + b'"}'),
     Row("a prompt of 1 MB of combining marks", 400, "context_length_exceeded", "prompt", body={"prompt": "é" * 150_000}),
-    Row("a million lists as messages", 400, "invalid_json", None, CHAT, b'{"messages": [' + b"[]," * 1_000_000 + b"[]]}"),
+    Row(
+        "a million lists as messages",
+        400,
+        "invalid_json",
+        None,
+        CHAT,
+        b'{"messages": [' + b"[]," * 1_000_000 + b"[]]}",
+        told="MAX_JSON_CONTAINERS",
+    ),
     Row("a million prompts", 400, "invalid_value", "prompt", body=b'{"prompt": [' + b'"",' * 1_000_000 + b'""]}', told="MAX_PROMPTS"),
     Row(
         "a million stops", 400, "invalid_value", "stop", body=b'{"prompt": "x", "stop": [' + b'"a",' * 1_000_000 + b'"a"]}', told="MAX_STOP"

@@ -3,12 +3,12 @@
 import json
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import jsonschema
 import openai
+import psutil
 import pytest
 
 from tests.e2e.conftest import MODEL
@@ -204,25 +204,33 @@ def stream(server):
         yield stream
 
 
+STANDSTILL = 3.0  # of the engine's process at work, which is a hundred tokens' worth
+
+
+def computed(pid: int) -> float:
+    """Seconds of processor time that the process has had: none while others keep it from running."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
 @pytest.fixture
 def others_go_on(server, stream):
-    """The engine's process is the same afterwards, and the other stream has moved meanwhile and moves on."""
-    pids, pieces, began = server.pids("runner"), stream.pieces, time.monotonic()
+    """The engine's process is the same afterwards; what it worked meanwhile the other stream has had of it, and has still."""
+    [pid] = server.pids("runner")
+    pieces, began = stream.pieces, computed(pid)
     yield
-    assert server.pids("runner") == pids
-    if time.monotonic() - began > 3:
+    assert server.pids("runner") == [pid]
+    if computed(pid) - began > STANDSTILL:
         assert stream.pieces > pieces, "it stood still meanwhile"
     pieces = stream.pieces
-    wait_until(lambda: stream.pieces > pieces + 3 or stream.failure, what="the stream's next tokens")
+    wait_until(lambda: stream.pieces > pieces + 3 or stream.failure, timeout=120, what="the stream's next tokens")
     assert stream.failure is None
 
 
 @pytest.mark.usefixtures("others_go_on")
 @pytest.mark.parametrize(("fields", "param"), REFUSED)
 def test_what_cannot_be_held_or_costs_too_much_is_refused_in_time_and_others_go_on(server, fields, param):
-    began = time.monotonic()
-    response = post(server, **fields)
-    assert time.monotonic() - began < 20  # 5 s for the grammar; the rest for a busy machine
+    response = post(server, **fields)  # which waits a minute: 5 s for the grammar, the rest for a busy machine
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["code"], error["param"], error["type"]) == ("invalid_schema", param, "invalid_request_error")

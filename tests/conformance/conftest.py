@@ -35,9 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "feature(name): the row of the matrix that a case belongs to")
     config.addinivalue_line("markers", "drawn: a case that the echo engine cannot have, which draws nothing and computes no prompt")
-    config.pluginmanager.register(
-        Results(config.getoption("--results", None), bool(config.getoption("--url", None))), "conformance-results"
-    )
+    results = Results(config.getoption("--results", None), explain=bool(config.getoption("--url", None)))
+    config.pluginmanager.register(results, "conformance-results")
 
 
 def columns(config: pytest.Config) -> list[str]:

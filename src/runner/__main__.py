@@ -87,9 +87,11 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        generator = Generator(loop, tokenizer, _template(spec, tokenizer), engine.context_length, limits, spec.tool_format)
+        template = _template(spec, tokenizer)
+        generator = Generator(loop, tokenizer, template, engine.context_length, limits, spec.tool_format, writes=engine.generates)
+        embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         _tell(report, RunnerLoading(stage="warming_up"))
-        await _answer_canary(generator)
+        await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
     except ServiceError as error:
         _tell(report, Failed.of(error))
         return 1
@@ -100,7 +102,6 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     texts = Texts(tokenizer, generator.prompts, engine.context_length)
-    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,
@@ -125,6 +126,12 @@ async def _answer_canary(generator: Generator) -> None:
         if isinstance(event, Finished) and event.completion_tokens == 1:
             return
     raise ModelLoadFailed("it was loaded, but did not answer a first prompt")
+
+
+async def _embed_canary(embedder: Embedder) -> None:
+    """The same for a model that can do nothing else. Raises ServiceError."""
+    async for _ in embedder.embed(Embed(prompts=[TextPrompt(text="Hello")])):
+        pass
 
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from src.engines.base import Grammar, Job
-from src.errors import InvalidValue
+from src.errors import InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started
 from src.runner.choice import Choice
 from src.runner.grammars import Grammars, functions_of
@@ -58,8 +58,11 @@ class Generator:
         context_length: int,
         grammar_limits: Limits | None = None,
         tool_format: str | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
-        """Raises ModelLoadFailed for a `tool_format` that is not known."""
+        """`writes`: whether the model does. Raises ModelLoadFailed for a `tool_format` that is not known."""
+        self._writes = writes
         self._loop = loop
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format) if template else None
@@ -74,6 +77,8 @@ class Generator:
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
+        if not self._writes:
+            raise UnsupportedField("This model was made for embeddings and writes no text: ask /v1/embeddings.", "model")
         received = time.monotonic()
         trial = await self._turnstile.enter(request.deaths)
         try:

@@ -31,9 +31,10 @@ class Stream:
 class Api:
     """With `streams`, every answer is asked for both ways; the two have to be equal, and the streamed one is handed on."""
 
-    def __init__(self, url: str, model: str, key: str = "none") -> None:
+    def __init__(self, url: str, model: str, key: str = "none", *, keep_alive: bool = True) -> None:
         headers = {"Authorization": f"Bearer {key}", "x-api-key": key, "anthropic-version": "2023-06-01"}
-        self.http = httpx.Client(base_url=url, timeout=120, headers=headers)
+        kept = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=120, headers=headers, limits=kept)
         self.url = url
         self.model = model
         self.streams = False

@@ -81,7 +81,8 @@ def api(request: pytest.FixtureRequest, server_url: str) -> Iterator[Api]:
         listed = httpx.get(f"{server_url}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=60).json()
         loaded = [entry for entry in listed["data"] if entry.get("state") == "ready"]
         model = (loaded or listed["data"])[0]["id"]
-    api = Api(server_url, model, key)
+    # Some servers close a connection just when the next request is sent on it: that is not what their column tells of.
+    api = Api(server_url, model, key, keep_alive=not request.config.getoption("--url", None))
     yield api
     api.http.close()
 

@@ -27,7 +27,7 @@ class Results:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if marker is not None and "column" in parameters:
             feature = STREAMED if parameters.get("either") == "streamed" else marker.args[0]
-            place = parameters["column"], feature, _name(item, parameters["column"])
+            place = parameters["column"], feature, case_name(item.nodeid, parameters["column"])
             known = self._cases.get(place)
             if report.failed or known is None or (known == "passed" and report.skipped):
                 self._cases[place] = report.outcome
@@ -54,13 +54,16 @@ class Results:
 def _reason(call: pytest.CallInfo[None]) -> str:
     """One line: what pytest says of the comparison, or the exception."""
     assert call.excinfo
-    lines = call.excinfo.exconly(tryshort=True).strip().splitlines()
-    return lines[0].removeprefix("AssertionError: ")[:WIDTH] if lines else call.excinfo.typename
+    lines = call.excinfo.exconly(tryshort=True).strip().splitlines() or [call.excinfo.typename]
+    reason = lines[0].removeprefix("AssertionError: ")
+    if reason in ("AssertionError", "assert False"):
+        reason = str(call.excinfo.traceback[-1].statement).strip()
+    return reason[:WIDTH]
 
 
-def _name(item: pytest.Item, column: str) -> str:
-    """The case's name, the same whatever is tested."""
-    path, name = item.nodeid.split("::", 1)
+def case_name(nodeid: str, column: str) -> str:
+    """The same whatever is tested."""
+    path, name = nodeid.split("::", 1)
     function, _, parameters = name.partition("[")
-    kept = [part for part in parameters.removesuffix("]").split("-") if part != f"on {column}"]
-    return f"{Path(path).stem}::{function}" + (f"[{'-'.join(kept)}]" if any(kept) else "")
+    kept = f"-{parameters.removesuffix(']')}".replace(f"-on {column}", "", 1).removeprefix("-")
+    return f"{Path(path).stem}::{function}" + (f"[{kept}]" if kept else "")

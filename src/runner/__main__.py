@@ -96,9 +96,11 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
             spec.tool_format,
             settings.max_prompt_tokens,
             settings.queue_timeout,
+            writes=engine.generates,
         )
+        embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         _tell(report, RunnerLoading(stage="warming_up"))
-        await _answer_canary(generator)
+        await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
     except ServiceError as error:
         _tell(report, Failed.of(error))
         return 1
@@ -109,7 +111,6 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     texts = Texts(tokenizer, generator.prompts, engine.context_length)
-    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,
@@ -134,6 +135,12 @@ async def _answer_canary(generator: Generator) -> None:
         if isinstance(event, Finished) and event.completion_tokens == 1:
             return
     raise ModelLoadFailed("it was loaded, but did not answer a first prompt")
+
+
+async def _embed_canary(embedder: Embedder) -> None:
+    """The same for a model that can do nothing else. Raises ServiceError."""
+    async for _ in embedder.embed(Embed(prompts=[TextPrompt(text="Hello")])):
+        pass
 
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
+    MAX_LINE_BYTES,
     AskDownloads,
     AskMetrics,
     AskPlan,
@@ -55,6 +56,7 @@ class Exchange:
         self._deadline = deadline
         self._client = client
         self._buffer = bytearray()
+        self._searched = 0  # bytes of it in which there is no end of line
         self._abort: ServiceError | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
@@ -76,7 +78,10 @@ class Exchange:
         Raises the ServiceError of a Failed message, EngineUnavailable when the other side is gone, RequestTimeout at
         the deadline, ClientGone when the HTTP client hung up, and what abort() was given.
         """
-        while b"\n" not in self._buffer:
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > MAX_LINE_BYTES:
+                raise EngineUnavailable("The model's process answered something that is not an answer.")
             if self._abort:
                 raise self._abort
             if not self._wait():
@@ -84,9 +89,9 @@ class Exchange:
             if not (data := self._read()):
                 raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
             self._buffer += data
-        end = self._buffer.index(b"\n") + 1
-        line = bytes(self._buffer[:end])
-        del self._buffer[:end]
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        self._searched = 0
         try:
             message = decode(line, kind)
         except ProtocolError as error:

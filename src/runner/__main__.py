@@ -87,10 +87,11 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
+        template = _template(spec, tokenizer, settings.template_seconds)
         generator = Generator(
             loop,
             tokenizer,
-            _template(spec, tokenizer),
+            template,
             engine.context_length,
             _grammar_limits(settings),
             spec.tool_format,
@@ -124,6 +125,8 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     await server.drain()
     loop.close()
     generator.close()
+    if template:
+        template.close()
     tokenizer.close()
     return 0
 
@@ -174,11 +177,17 @@ def _tokenizer(spec: RunnerSpec) -> Tokenizer:
     return GGUFTokenizer(spec.options.model_path)
 
 
-def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+def _template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
     source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
     if source is None:
         return None
-    return ChatTemplate(source, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts)
+    return ChatTemplate(
+        source,
+        bos_text=tokenizer.bos_text,
+        eos_text=tokenizer.eos_text,
+        special_texts=tokenizer.special_texts,
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":

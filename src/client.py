@@ -40,7 +40,9 @@ from src.protocol import (
 
 _HANGUP = getattr(select, "POLLRDHUP", 0)  # Linux; macOS tells by POLLHUP
 IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
-CONNECT_SECONDS = 5.0  # the manager may still be binding its socket when the first request comes
+CONNECT_SECONDS = 15.0  # the manager may still be starting when the first request comes, or when one has died
+STATUS_SECONDS = 5.0
+ASK_TRIES = 4  # managers that may die over one question
 METRICS_SECONDS = 10.0  # it has to ask every runner
 READ_BYTES = 65536
 
@@ -56,6 +58,7 @@ class Exchange:
         self._client = client
         self._buffer = bytearray()
         self._abort: ServiceError | None = None
+        self.lost = False  # the other side has gone in the middle
         self._socket = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
         Exchange.open.add(self)  # before the first wait: a shutdown that begins meanwhile has to find it
@@ -82,6 +85,7 @@ class Exchange:
             if not self._wait():
                 return None
             if not (data := self._read()):
+                self.lost = True
                 raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
             self._buffer += data
         end = self._buffer.index(b"\n") + 1
@@ -249,7 +253,7 @@ class ManagerClient:
         return plan
 
     def status(self, *, detail: bool = False) -> ServiceStatus:
-        status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + CONNECT_SECONDS, None)
+        status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + STATUS_SECONDS, None)
         return status
 
     def metrics(self) -> str:
@@ -258,13 +262,19 @@ class ManagerClient:
         return metrics.text
 
     def _ask(self, request: Message, deadline: float, client: socket.socket | None) -> Any:
-        exchange = self._connect(request, deadline, client)
-        try:
-            while (answer := exchange.receive(ManagerEvent)) is None:
-                pass
-            return answer
-        finally:
-            exchange.close()
+        """Asked anew where the manager dies over it: every question may be, and Gunicorn's master starts another manager."""
+        for attempt in range(ASK_TRIES):
+            exchange = self._connect(request, deadline, client)
+            try:
+                while (answer := exchange.receive(ManagerEvent)) is None:
+                    pass
+                return answer
+            except EngineUnavailable:
+                if not exchange.lost or attempt == ASK_TRIES - 1:
+                    raise
+            finally:
+                exchange.close()
+        raise AssertionError("unreachable")
 
     def _connect(self, request: Message, deadline: float, client: socket.socket | None) -> Exchange:
         give_up = min(deadline, time.monotonic() + CONNECT_SECONDS)

@@ -58,9 +58,10 @@ def _lines(axis: "Axes", report: Report, roles: tuple[str, ...], what: str, unit
     for role in roles:
         colour, label = COLOURS[ROLES.index(role)], role
         for life in (life for life in report.lives if life.role == role):
-            values = [getattr(sample, what) / unit for sample in life.samples]
+            samples = [sample for sample in life.samples if sample.rss]  # a process that has just died has none
+            values = [getattr(sample, what) / unit for sample in samples]
             axis.plot(
-                [sample.at for sample in life.samples],
+                [sample.at for sample in samples],
                 values,
                 color=colour,
                 linewidth=1.2,

@@ -47,6 +47,8 @@ def read(exchange: Exchange, complete: bool = True) -> Reply:
             _take_stream(reply, body, complete)
     except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
         reply.error = ""
+    if status >= 400 and reply.error is None:
+        reply.error = ""
     return reply
 
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import datetime
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -115,6 +116,7 @@ def note(what: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = arguments_of(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its server ends too
     try:
         report = load(arguments.earlier) if arguments.earlier else run(arguments)
         print(summary(report))

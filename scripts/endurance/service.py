@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -77,6 +78,8 @@ class Service:
             raise ServiceFailed("The server did not end within 60 s of SIGTERM.") from None
         if status:
             raise ServiceFailed(f"The server ended with {status}: {self.output()[-2000:]}")
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def output(self) -> str:
         return (self.folder / "output").read_text(errors="replace") if self.folder else ""

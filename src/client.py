@@ -4,6 +4,7 @@ While it waits for an answer it watches the HTTP client's socket too: one poll f
 """
 
 import contextlib
+import errno
 import select
 import socket
 import sys
@@ -282,6 +283,10 @@ class ManagerClient:
             try:
                 return Exchange(self._path, request, deadline, client)
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # those that hold one need it back more than this one a wait
+                    raise EngineUnavailable(
+                        "The server has no file descriptor left. Raise its limit (ulimit -n).", retry_after=1
+                    ) from error
                 if time.monotonic() > give_up:
                     raise EngineUnavailable("The server's manager cannot be reached. Restart the server.", retry_after=5) from error
                 time.sleep(0.05)

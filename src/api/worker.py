@@ -7,6 +7,7 @@
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +24,9 @@ from src.api import draining
 from src.api.metrics import Teller
 from src.api.record import Record
 from src.settings import Settings
+
+OWN_DESCRIPTORS = 64  # of a worker without a request: listener, logs, libraries; some to spare
+A_REQUESTS_DESCRIPTORS = 3  # its client, the model's process, its kept answer
 
 _PARSE_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     http_errors.LimitRequestLine: (414, "URI Too Long", "uri_too_long"),
@@ -42,6 +46,7 @@ def enter(worker: Any) -> None:
         from src.api.tracing import Tracer  # only here: the SDK is not installed everywhere
 
         Record.watchers.append(Tracer(settings.otel_exporter_otlp_endpoint).request_ended)
+    worker.worker_connections = min(worker.worker_connections, _connections_that_fit())
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
     worker.timeout_ctx = lambda: _KeepAlive(worker.cfg.keepalive, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer: it tells its workers
@@ -57,6 +62,12 @@ def enter(worker: Any) -> None:
     if master.take_succession():
         # This worker accepts in a moment; connections that come till then wait in the listener that both share.
         os.kill(worker.ppid, signal.SIGTTOU)
+
+
+def _connections_that_fit() -> int:
+    """More wait in the listener's queue. Without a descriptor for the way to the model, those accepted could not be served."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, (limit - OWN_DESCRIPTORS) // A_REQUESTS_DESCRIPTORS)
 
 
 def count_request(worker: Any) -> None:

@@ -5,7 +5,6 @@ import resource
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Iterator
 
 import psutil

@@ -11,7 +11,7 @@ CHAT, COMPLETION, EMBEDDING = "/v1/chat/completions", "/v1/completions", "/v1/em
 TOKENS = 48  # of an answer, at most
 TEMPERATURE, TOP = 0.8, 20
 
-_THINGS = ("river", "house", "letter", "garden", "machine", "winter", "bridge", "clock")
+_THINGS = ("river", "house", "letter", "machine", "winter", "clock")
 _TASKS = ("Tell a story about the {}.", "What is a {}?")
 _BEGINNINGS = (
     "The quick brown fox jumps over the lazy dog. The quick brown fox jumps over",

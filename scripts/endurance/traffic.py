@@ -22,7 +22,7 @@ from endurance.tally import ERROR, LEFT, LOST, Tally
 
 PATIENCE = 300.0  # seconds without a whole answer after which a request is lost
 TRIES = 5
-CASES_OF_A_KIND = 8
+CASES_OF_A_KIND = 6
 Ending = tuple[str, str]  # how a request ended, and why
 
 

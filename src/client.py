@@ -53,9 +53,10 @@ class Exchange:
 
     open: ClassVar[set["Exchange"]] = set()  # all of this process, so that a shutdown can end them
 
-    def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None) -> None:
-        """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch. Raises OSError."""
-        self._deadline = deadline
+    def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None, back_in: int = 1) -> None:
+        """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch; `back_in`: seconds after which
+        the other side would be there again if it went. Raises OSError."""
+        self._deadline, self._back_in = deadline, back_in
         self._client = client
         self._buffer = bytearray()
         self._abort: ServiceError | None = None
@@ -87,7 +88,9 @@ class Exchange:
                 return None
             if not (data := self._read()):
                 self.lost = True
-                raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
+                raise self._abort or EngineUnavailable(
+                    "The model's process ended while it worked on this request.", retry_after=self._back_in
+                )
             self._buffer += data
         end = self._buffer.index(b"\n") + 1
         line = bytes(self._buffer[:end])
@@ -173,9 +176,9 @@ class Generation:
     def __init__(self, ready: ModelReady, request: Message, deadline: float, client: socket.socket | None) -> None:
         """Raises EngineUnavailable when the runner cannot be reached."""
         try:
-            self._exchange = Exchange(ready.socket, request, deadline, client)
+            self._exchange = Exchange(ready.socket, request, deadline, client, ready.back_in)
         except OSError as error:
-            raise EngineUnavailable(f"The process of the model {ready.model} cannot be reached.", retry_after=1) from error
+            raise EngineUnavailable(f"The process of the model {ready.model} cannot be reached.", retry_after=ready.back_in) from error
 
     def __iter__(self) -> Iterator[Any]:
         while True:

@@ -94,7 +94,7 @@ def _watch_for_stop(worker: Any, grace: float) -> None:
     while not master.stopping():
         gevent.sleep(0.1)
     worker.alive = False  # a SIGTERM that came while this worker was starting was lost
-    draining.begin()
+    draining.begin(grace)
     _KeepAlive.end_all()
     give_up = time.monotonic() + grace
     while time.monotonic() < give_up and not master.stopping_at_once():

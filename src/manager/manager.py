@@ -182,6 +182,7 @@ def _ready(model: Supervised) -> ModelReady:
         sampling=model.entry.options.sampling(),
         pid=model.pid or 0,
         predecessor=model.last_death,
+        back_in=model.back_in,
     )
 
 

@@ -64,6 +64,7 @@ class Supervised:
         self.last_death: str | None = None
         self.used_at = time.monotonic()
         self.ready_at = 0.0  # in time.monotonic() seconds
+        self.back_in = 1  # seconds that its process took to start and to load, as it is told to who has to come again
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
         self.first_private_bytes = 0  # of its process once it was ready
         self._attempts = deque(attempts)
@@ -210,6 +211,7 @@ class Supervised:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.spec.socket)
         logs.models.info("Loading {} with {}", self.entry.name, self.spec.engine)
+        started_at = time.monotonic()
         # Its standard input is a pipe that nothing is written to: its end tells the runner that the manager is gone.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
@@ -226,6 +228,7 @@ class Supervised:
         if isinstance(report, Failed):
             raise ModelLoadFailed(report.message)
         self.ready, self.ready_at, self._proven = report, time.monotonic(), True
+        self.back_in = max(1, min(LONGEST_WAIT, math.ceil(self.ready_at - started_at)))
         logs.models.info(
             "Model {} is ready after {} s: engine {} {} on {}, context {} tokens, pid {}",
             self.entry.name, report.load_seconds, self.spec.engine, report.engine_version, report.device, report.context_length, self.pid,

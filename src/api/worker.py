@@ -71,7 +71,10 @@ def _connections_that_fit() -> int:
 
 
 def count_request(worker: Any) -> None:
-    """Called before each request: at --max-requests, ask for a successor."""
+    """Called before each request: let others have their turn, and at --max-requests ask for a successor."""
+    # A client that always has the next request ready makes its greenlet wait for nothing: it would starve all others, and with
+    # them the heartbeat, for whose want the master would kill this worker.
+    gevent.sleep(0)
     if worker.nr + 1 >= worker.recycle_at:
         _ask_for_successor(worker)
 

@@ -105,6 +105,7 @@ def test_a_folder_that_cannot_be_made_at_the_start_is_used_once_it_can(tmp_path)
         assert server.output.count(COMPLAINT) <= 3
 
 
+@pytest.mark.slow
 def test_a_terminal_that_nobody_reads_keeps_no_request_waiting():
     """Standard error is a pipe that is full: every write to it would wait for ever."""
     port = free_port()

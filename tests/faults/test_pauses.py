@@ -7,6 +7,7 @@ import time
 
 import httpx
 import psutil
+import pytest
 
 from tests.faults.answers import Crowd
 from tests.server import Server, wait_until
@@ -17,6 +18,7 @@ def signal_all(tree: list[psutil.Process], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
+@pytest.mark.slow
 def test_a_pause_of_every_process_is_nobodys_hang():
     """As of a laptop that sleeps, or a virtual machine that is moved: longer than a step may take."""
     with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, ENGINE_STALL_SECONDS=2) as server, Crowd() as crowd:

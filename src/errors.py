@@ -17,6 +17,7 @@ ServiceError                      one refused or failed request
 ├── ModelNotFound                 404
 ├── NotFound                      404  no such route
 ├── MethodNotAllowed              405
+├── HeaderTimeout                 408  the headers did not arrive in time
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
 ├── UnsupportedMediaType          415
@@ -34,6 +35,7 @@ ServiceError                      one refused or failed request
 ├── DownloadFailed                502  the source of a model refused, failed or sent something else
 ├── EngineUnavailable             503  the runner is gone or out of reach
 ├── RateLimitsUnavailable         503  Redis cannot be reached, and RATE_LIMIT_FAIL_OPEN is off
+├── QueueTimeout                  503  it waited QUEUE_TIMEOUT, and was not begun
 ├── ServerShuttingDown            503
 └── RequestTimeout                504  REQUEST_TIMEOUT is over
 EngineDead                        the whole engine is lost: its runner exits, the manager starts another
@@ -137,6 +139,11 @@ class MethodNotAllowed(_ClientError):
     code = "method_not_allowed"
 
 
+class HeaderTimeout(_ClientError):
+    status = 408
+    code = "request_header_timeout"
+
+
 class BodyTimeout(_ClientError):
     status = 408
     code = "request_body_timeout"
@@ -215,6 +222,10 @@ class EngineUnavailable(_Unavailable):
 
 class RateLimitsUnavailable(_Unavailable):
     code = "rate_limits_unavailable"
+
+
+class QueueTimeout(_Unavailable):
+    code = "queue_timeout"
 
 
 class ServerShuttingDown(_Unavailable):

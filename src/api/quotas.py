@@ -6,7 +6,7 @@ A key's own limits come before the settings' ones. Without keys only addresses h
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import flask
 import msgspec
@@ -20,6 +20,7 @@ from src.errors import RateLimitsUnavailable, TooManyRequests
 from src.keys import Key
 from src.settings import Settings
 
+Question = ParamSpec("Question")
 Result = TypeVar("Result")
 LOST_SECONDS = 5.0  # after Redis failed, before it is asked again
 
@@ -104,19 +105,19 @@ class Quotas:
         counters = self._counters
         for holder in ticket.holders:
             if limit := holder.limits.tokens:
-                window = self._ask(lambda holder=holder, limit=limit: counters.tokens(holder.id, limit))  # type: ignore[misc]
+                window = self._ask(counters.tokens, holder.id, limit)
                 _keep(ticket, "tokens", window)
                 if not window.left:
                     raise _refusal(holder, f"{limit} tokens a minute", window)
         for holder in ticket.holders:
             if limit := holder.limits.concurrent:
-                lease = self._ask(lambda holder=holder, limit=limit: counters.enter(holder.id, limit))  # type: ignore[misc]
+                lease = self._ask(counters.enter, holder.id, limit)
                 if lease is None:
                     raise TooManyRequests(f"{holder.told} has {limit} requests running, as many as it may. Wait for one.", retry_after=1)
                 ticket.leases.append((holder.id, lease))
         for holder in ticket.holders:
             if limit := holder.limits.requests:
-                taken, window = self._ask(lambda holder=holder, limit=limit: counters.take_request(holder.id, limit))  # type: ignore[misc]
+                taken, window = self._ask(counters.take_request, holder.id, limit)
                 _keep(ticket, "requests", window)
                 if not taken:
                     raise _refusal(holder, f"{limit} requests a minute", window)
@@ -127,19 +128,19 @@ class Quotas:
         try:
             while ticket.leases:
                 holder_id, lease = ticket.leases.pop()
-                self._ask(lambda holder_id=holder_id, lease=lease: counters.leave(holder_id, lease))  # type: ignore[misc]
+                self._ask(counters.leave, holder_id, lease)
             for holder in ticket.holders:
                 if holder.limits.tokens and used:
-                    self._ask(lambda holder=holder: counters.add_tokens(holder.id, holder.limits.tokens, used))  # type: ignore[misc]
+                    self._ask(counters.add_tokens, holder.id, holder.limits.tokens, used)
         except _Lost:
             pass  # they are lost with it; leases end by themselves
 
-    def _ask(self, question: Callable[[], Result]) -> Result:
+    def _ask(self, question: Callable[Question, Result], *given: Question.args, **named: Question.kwargs) -> Result:
         """Raises _Lost; one that failed is not asked again for a while, so that requests do not wait for it."""
         if self._lost_until is not None and time.monotonic() < self._lost_until:
             raise _Lost
         try:
-            answer = question()
+            answer = question(*given, **named)
         except self._counters.failures as error:
             if self._lost_until is None:
                 meanwhile = "requests pass uncounted" if self._fail_open else "requests for text get a 503"

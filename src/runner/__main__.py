@@ -88,9 +88,20 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
         template = _template(spec, tokenizer, settings.template_seconds)
-        generator = Generator(loop, tokenizer, template, engine.context_length, _grammar_limits(settings), spec.tool_format)
+        generator = Generator(
+            loop,
+            tokenizer,
+            template,
+            engine.context_length,
+            _grammar_limits(settings),
+            spec.tool_format,
+            settings.max_prompt_tokens,
+            settings.queue_timeout,
+            writes=engine.generates,
+        )
+        embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         _tell(report, RunnerLoading(stage="warming_up"))
-        await _answer_canary(generator)
+        await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
     except ServiceError as error:
         _tell(report, Failed.of(error))
         return 1
@@ -101,7 +112,6 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     texts = Texts(tokenizer, generator.prompts, engine.context_length)
-    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,
@@ -130,6 +140,12 @@ async def _answer_canary(generator: Generator) -> None:
     raise ModelLoadFailed("it was loaded, but did not answer a first prompt")
 
 
+async def _embed_canary(embedder: Embedder) -> None:
+    """The same for a model that can do nothing else. Raises ServiceError."""
+    async for _ in embedder.embed(Embed(prompts=[TextPrompt(text="Hello")])):
+        pass
+
+
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
     return RunnerReady(
         context_length=engine.context_length,
@@ -141,7 +157,7 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
 
 
 def _grammar_limits(settings: Settings) -> Limits:
-    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds)
+    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
 
 
 def _tell(report: int, message: Message) -> None:

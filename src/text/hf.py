@@ -58,6 +58,7 @@ class HFTokenizer(Tokenizer):
         self.bos_text = _token_text(config.get("bos_token"))
         self.eos_text = _token_text(config.get("eos_token"))
         self.bos_token = self._vocabulary.token_to_id(self.bos_text) if self._wants_bos(config) else None
+        self.closing_token = self._find_closing_token()
         self.special_texts = tuple(
             token.content for token in self._added.values() if token.special or MARKER.fullmatch(token.content) if token.content
         )
@@ -88,6 +89,11 @@ class HFTokenizer(Tokenizer):
             return bool(stated)
         first: list[int] = self._vocabulary.encode("a").ids[:1]
         return first == [self._vocabulary.token_to_id(self.bos_text)]
+
+    def _find_closing_token(self) -> int | None:
+        """What the vocabulary's own post-processor puts behind a text."""
+        text, whole = self._ids("a"), self._vocabulary.encode("a").ids
+        return whole[-1] if whole and whole[-1:] != text[-1:] else None
 
     def _find_gap(self) -> tuple[int, int, int] | None:
         for texts in GAPS:

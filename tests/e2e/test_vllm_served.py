@@ -17,7 +17,7 @@ if reason := why_not("vllm"):
 SETTINGS = {**settings_of("vllm"), "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server(**SETTINGS) as server:
         yield server
@@ -28,6 +28,10 @@ def ask(server: Server) -> str:
     return reply.choices[0].text
 
 
+def runner(server: Server) -> psutil.Process:
+    return psutil.Process(server.pids("runner")[0])
+
+
 def core(server: Server) -> psutil.Process:
     return next(process for process in server.processes() if "EngineCore" in " ".join(process.cmdline()))
 
@@ -35,12 +39,18 @@ def core(server: Server) -> psutil.Process:
 def test_whoever_is_killed_leaves_nothing_behind_and_the_model_answers_again(server):
     answer = ask(server)
     assert "Paris" in answer
-    for victim in (psutil.Process(server.pids("runner")[0]), core(server)):
+    for victim_of in (runner, core):
         family = [core(server), *core(server).children(recursive=True)]
-        victim.kill()
+        victim_of(server).kill()
         assert_gone(family)
         wait_until(lambda: server.status()["models"][0]["state"] == "ready", 300, "the model, loaded again")
         assert ask(server) == answer
+
+
+def test_nothing_but_the_server_listens_beyond_this_machine(server):
+    for process in server.processes():
+        listening = [each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        assert all(address.ip in ("127.0.0.1", "::1") for address in listening), (process.cmdline(), listening)
 
 
 def test_a_server_killed_as_a_whole_takes_vllms_processes_along():
@@ -51,9 +61,3 @@ def test_a_server_killed_as_a_whole_takes_vllms_processes_along():
         os.kill(pid, signal.SIGKILL)
     server.process.wait()
     assert_gone(tree)
-
-
-def test_nothing_but_the_server_listens_beyond_this_machine(server):
-    for process in server.processes():
-        listening = [each.laddr for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
-        assert all(address.ip in ("127.0.0.1", "::1") for address in listening), (process.cmdline(), listening)

@@ -4,7 +4,9 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
+import msgspec
 import psutil
 import pytest
 
@@ -19,6 +21,7 @@ if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)
 
 CONTEXT = 2048
+NGRAMS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}
 
 
 def options(**fields) -> EngineOptions:
@@ -30,9 +33,9 @@ def options(**fields) -> EngineOptions:
 @pytest.fixture(scope="module")
 def engine():
     loaded = load_engine("vllm", options())
-    yield loaded
     family = vllms_processes()
     assert len(family) == 2, "the core and its worker"
+    yield loaded
     loaded.close()
     assert_gone(family)
 
@@ -207,6 +210,7 @@ def test_two_ranks_draw_what_one_does(engine, monkeypatch):
         ({"vllm": {"tensor_parallel_size": 2}}, "attention heads"),
         ({"vllm": {"pipeline_parallel_size": 2}}, "pipeline_parallel_size=2 with enforce_eager"),
         ({"vllm": {"quantization": "magic"}}, "magic"),
+        ({"vllm": {"speculative_config": NGRAMS}}, "speculative_config"),
         ({"context_length": 10**6}, "max_model_len|max_position_embeddings"),
     ],
 )
@@ -216,20 +220,36 @@ def test_settings_that_cannot_work_are_refused_by_name_before_anything_is_loaded
         load_engine("vllm", options(**given))
 
 
-def test_with_speculative_decoding_vllm_draws_itself_and_follows_grammars_itself(engine):
-    """What is likeliest stays so, many tokens come in one step, and what vLLM cannot do is refused."""
-    ngrams = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}
-    alone = Run(engine, [job(1, temperature=0.0, max_tokens=40)])
-    guessing = load_engine("vllm", options(context_length=256, vllm={"speculative_config": ngrams}))
-    try:
-        run = Run(guessing, [job(1, temperature=0.0, max_tokens=40), with_grammar(2, DATE)])
-        assert run.tokens[1] == alone.tokens[1]
-        assert text_of(run.tokens[2][:-1]).startswith("It is ")
-        guessing.add(with_grammar(3, DATE, known=run.tokens[2][:3]))
-        (step,) = guessing.step()
-        assert "speculative decoding" in step.error.message
-    finally:
-        guessing.close()
+def test_with_speculative_decoding_on_a_gpu_vllm_draws_itself_and_follows_grammars_itself(monkeypatch):
+    from src.engines.vllm.arguments import engine_arguments
+    from src.engines.vllm.parameters import Parameters
+
+    monkeypatch.setattr("src.engines.vllm.arguments.current_platform", SimpleNamespace(device_type="cuda"))
+    arguments = engine_arguments(options(vllm={"speculative_config": NGRAMS}))
+    assert (arguments.logits_processors, arguments.skip_tokenizer_init) == (None, False)
+    assert arguments.structured_outputs_config == {"backend": "guidance"}
+    parameters = Parameters([2], drawn_here=False)
+    params = parameters.of(with_grammar(1, DATE, temperature=0.7, top_p=0.9, presence_penalty=0.5), 100)
+    assert (params.temperature, params.top_p, params.presence_penalty) == (0.7, 0.9, 0.5)
+    assert params.structured_outputs.grammar == DATE
+    assert parameters.of(job(1, temperature=0.0), 100).temperature == 0
+    begun = job(1, temperature=1.0)
+    resumed = msgspec.structs.replace(begun, tokens=[*begun.tokens, 77])
+    assert parameters.of(begun, 100).seed != parameters.of(resumed, 100).seed, "it would draw the same tokens once more"
+    with pytest.raises(EngineError, match="speculative decoding"):
+        parameters.of(with_grammar(3, DATE, known=[1589]), 100)
+
+
+def test_on_a_cpu_vllm_still_mixes_up_temperatures_with_speculative_decoding():
+    """The reason of the refusal. Once this fails, take both out."""
+    import torch
+    from vllm.platforms import current_platform
+    from vllm.utils.cpu_triton_utils import _expand_kernel_impl
+
+    current_platform.import_kernels()
+    expanded = torch.zeros(2)
+    _expand_kernel_impl(expanded, torch.tensor([0.7]), torch.tensor([2]), 0, 1)
+    assert expanded.tolist() != pytest.approx([0.7, 0.7])
 
 
 def test_a_core_that_dies_is_the_death_of_the_engine_and_leaves_nothing():

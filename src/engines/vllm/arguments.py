@@ -55,6 +55,11 @@ def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
             f"On a CPU vLLM fails in its first step with pipeline_parallel_size={given['pipeline_parallel_size']} with enforce_eager "
             "(ENFORCE_EAGER): leave one of them out."
         )
+    if given.get("speculative_config"):
+        raise ModelLoadFailed(
+            "On a CPU vLLM mixes up the temperatures of requests that it draws for with speculative_config, and answers become noise: "
+            "leave it out."
+        )
     if ranks > 1 and given.get("distributed_executor_backend") != "ray":
         _share_cores(ranks)
     context, sequences = options.context_length or DEFAULT_CONTEXT, options.max_sequences or CPU_SEQUENCES

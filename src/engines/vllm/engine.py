@@ -1,5 +1,7 @@
 """Continuous batching by vLLM's own engine core: which jobs it gets, and what became of them. Knows nothing of text."""
 
+import select
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ class VLLMEngine(Engine):
     def __init__(self, options: EngineOptions) -> None:
         folder = Path(options.model_path)
         self._llm = _start(options)
+        threading.Thread(target=_tell_of_death, args=(self._llm.engine_core,), name="vllm-death", daemon=True).start()
         config = self._llm.vllm_config
         self.context_length = config.model_config.max_model_len
         self.device = config.device_config.device_type
@@ -177,6 +180,15 @@ def _start(options: EngineOptions) -> LLMEngine:
         raise
     except Exception as error:  # whatever settings and files that it was not written for make it raise
         raise ModelLoadFailed(f"vLLM cannot load {name}: {_reason(error)}") from error
+
+
+def _tell_of_death(core: Any) -> None:
+    """vLLM notes that its core's process is gone, but wakes nobody who waits for what it computes."""
+    ends = select.poll()
+    for descriptor in core.resources.engine_manager.sentinels():
+        ends.register(descriptor, select.POLLIN)
+    ends.poll()
+    core.outputs_queue.put_nowait(EngineDeadError())
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from src.text.tokenizer import ByteTokenizer
 from tests.here import Here
 from tests.peak import Peak
 
-SECONDS = 0.5
+SECONDS = 0.25
 MOST_BYTES = 450 << 20  # of the process: Python, and what a template may take
 EVIL = [{"role": "user", "content": "evil"}]
 GOOD = [{"role": "user", "content": "good"}]
@@ -210,6 +210,7 @@ def test_the_process_has_no_files_no_secrets_and_no_children(monkeypatch):
         assert re.search(rf"^Max {name} +0 +0 ", limits, re.MULTILINE), name
 
 
+@pytest.mark.slow
 def test_every_filter_works_where_no_file_can_be_opened():
     values = "'a b'", "[3, 1]", "{'a': 1}", "7", "[{'a': 1}]"
     arguments = "", "('a')", "(1)", "(1, 2)", "('a', 'b')", "(attribute='a')"

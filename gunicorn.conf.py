@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from src import master
+from src.gunicorn_log import JSONLogger, TextLogger
 
 _settings = master.load_settings()
 
@@ -24,7 +25,10 @@ max_requests = _settings.max_requests
 max_requests_jitter = _settings.max_requests_jitter
 timeout = 60  # seconds without a heartbeat of a worker, not the time a request may take
 graceful_timeout = int(_settings.shutdown_grace_seconds) + 5  # the workers end their streams before
-keepalive = 5  # also the time a request's headers may take: never 0
+keepalive = _settings.keepalive_timeout
+limit_request_line = _settings.max_request_line
+limit_request_fields = _settings.max_headers
+limit_request_field_size = _settings.max_header_bytes
 backlog = 1024
 umask = 0o077
 control_socket_disable = True  # its path is shared by all instances of a user
@@ -32,10 +36,7 @@ sendfile = False
 forwarded_allow_ips = ""  # src/api/address.py says whose word on the client's address is believed
 certfile, keyfile = map(str, _settings.tls_files() or ("", ""))
 loglevel = "info"
-if _settings.log_format == "json":
-    from src.gunicorn_log import JSONLogger
-
-    logger_class = JSONLogger
+logger_class = JSONLogger if _settings.log_format == "json" else TextLogger
 reload = _settings.debug
 reload_engine = "poll"
 if os.path.isdir("/dev/shm"):
@@ -59,6 +60,6 @@ def post_worker_init(worker: Any) -> None:
 
 
 def pre_request(worker: Any, request: Any) -> None:
-    from src.api.worker import count_request
+    from src.api.worker import begin_request
 
-    count_request(worker)
+    begin_request(worker, request)

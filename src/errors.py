@@ -17,6 +17,7 @@ ServiceError                      one refused or failed request
 ├── ModelNotFound                 404
 ├── NotFound                      404  no such route
 ├── MethodNotAllowed              405
+├── HeaderTimeout                 408  the headers did not arrive in time
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
 ├── UnsupportedMediaType          415
@@ -25,6 +26,8 @@ ServiceError                      one refused or failed request
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
 ├── EngineCrashed                 500  the engine died of this request, twice
+├── ChatTemplateError             500  the model's chat template wants what no template may have
+├── ChatTemplateTooCostly         500  it takes too much time or memory, or writes too much
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
@@ -32,6 +35,7 @@ ServiceError                      one refused or failed request
 ├── DownloadFailed                502  the source of a model refused, failed or sent something else
 ├── EngineUnavailable             503  the runner is gone or out of reach
 ├── RateLimitsUnavailable         503  Redis cannot be reached, and RATE_LIMIT_FAIL_OPEN is off
+├── QueueTimeout                  503  it waited QUEUE_TIMEOUT, and was not begun
 ├── ServerShuttingDown            503
 └── RequestTimeout                504  REQUEST_TIMEOUT is over
 EngineDead                        the whole engine is lost: its runner exits, the manager starts another
@@ -135,6 +139,11 @@ class MethodNotAllowed(_ClientError):
     code = "method_not_allowed"
 
 
+class HeaderTimeout(_ClientError):
+    status = 408
+    code = "request_header_timeout"
+
+
 class BodyTimeout(_ClientError):
     status = 408
     code = "request_body_timeout"
@@ -173,6 +182,14 @@ class EngineCrashed(ServiceError):
     code = "engine_crashed"
 
 
+class ChatTemplateError(ServiceError):
+    code = "chat_template_error"
+
+
+class ChatTemplateTooCostly(ServiceError):
+    code = "chat_template_too_costly"
+
+
 class InsufficientMemory(EngineError):
     status = 503
     code = "insufficient_memory"
@@ -205,6 +222,10 @@ class EngineUnavailable(_Unavailable):
 
 class RateLimitsUnavailable(_Unavailable):
     code = "rate_limits_unavailable"
+
+
+class QueueTimeout(_Unavailable):
+    code = "queue_timeout"
 
 
 class ServerShuttingDown(_Unavailable):

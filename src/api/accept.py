@@ -24,12 +24,13 @@ def accept(kind: type[Request]) -> Request:
 
 
 def read_body() -> dict[str, Any]:
-    return read_json(service().settings.body_timeout)
+    settings = service().settings
+    return read_json(settings.body_timeout, settings.max_json_depth, settings.max_json_containers)
 
 
 def check(kind: type[Request], body: dict[str, Any]) -> Request:
     """As accept, for a route that has to look at the body to know its kind."""
-    parsed: Request = parse(kind, body)
+    parsed: Request = parse(kind, body, service().settings)
     ignored = [_shown(name) for name in islice(unknown(parsed), MAX_NAMES + 1)]
     if ignored and service().settings.strict_fields:
         raise UnknownField(f"{ignored[0]} is no field of this route, and STRICT_FIELDS refuses such. Leave it out.", param=ignored[0])

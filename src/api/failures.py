@@ -13,14 +13,22 @@ from src.api.shapes import body_for, openai_event
 from src.errors import ClientGone, ServiceError
 
 # SDKs would send these again by themselves, and the same would happen again.
-_NOT_TO_RETRY = {errors.EngineCrashed.code, errors.RequestTimeout.code}
+_NOT_TO_RETRY = {
+    errors.ChatTemplateError.code,
+    errors.ChatTemplateTooCostly.code,
+    errors.EngineCrashed.code,
+    errors.RequestTimeout.code,
+}
 
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
     404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
     405: (errors.MethodNotAllowed, "{path} does not take {method}."),
-    408: (errors.BodyTimeout, "The request's body did not arrive in time."),
+    408: (errors.BodyTimeout, "The request's body took longer to arrive than BODY_TIMEOUT allows."),
     413: (errors.BodyTooLarge, "The request's body is larger than MAX_BODY_BYTES allows."),
-    415: (errors.UnsupportedMediaType, "The body has to be JSON: send Content-Type: application/json."),
+    415: (
+        errors.UnsupportedMediaType,
+        "The body has to be JSON, not compressed: send Content-Type: application/json, and no Content-Encoding.",
+    ),
 }
 
 

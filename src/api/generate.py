@@ -92,8 +92,13 @@ def _respond(
 def _asking(request: ChatRequest | CompletionRequest) -> Callable[[ModelReady], Generate]:
     """What a model is asked for it. Raises what forbids asking at all."""
     access.see(request.model)
-    key = record().key or ""
-    return lambda ready: replace(request.generate(ready.sampling), key=key)
+    key, most = record().key or "", service().settings.max_completion_tokens or None
+
+    def asking(ready: ModelReady) -> Generate:
+        asked = request.generate(ready.sampling)
+        return replace(asked, key=key, max_tokens=asked.max_tokens or most)
+
+    return asking
 
 
 def _wants(request: ChatRequest | CompletionRequest, asked: Generate) -> Wants:

@@ -8,7 +8,7 @@ from src.api.accept import accept
 from src.api.generate import reply
 from src.api.message_events import MessageRenderer
 from src.api.schema import ChatRequest, CountTokensRequest, MessagesRequest, parse
-from src.api.service import json_response
+from src.api.service import json_response, service
 from src.api.tokens import chat_prompt, tokens_of
 from src.api.translated import named
 
@@ -28,12 +28,13 @@ blueprint = flask.Blueprint("messages", __name__)
 def create() -> flask.Response:
     request = accept(MessagesRequest)
     with named(_NAMES):
-        return reply(parse(ChatRequest, request.chat()), partial(MessageRenderer, max_tokens=request.max_tokens), "msg_")
+        chat = parse(ChatRequest, request.chat(), service().settings)
+        return reply(chat, partial(MessageRenderer, max_tokens=request.max_tokens), "msg_")
 
 
 @blueprint.post("/v1/messages/count_tokens")
 def count_tokens() -> flask.Response:
     request = accept(CountTokensRequest)
     with named(_NAMES):
-        found = tokens_of(request.model, chat_prompt(parse(ChatRequest, request.chat())))
+        found = tokens_of(request.model, chat_prompt(parse(ChatRequest, request.chat(), service().settings)))
     return json_response({"input_tokens": len(found.tokens)})

@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 from src.api import answers
 from src.api import schema as bodies
 from src.api.answers import Schema
-from src.api.schema import Strict
-from src.api.service import json_response
+from src.api.schema import Strict, with_settings
+from src.api.service import Service, json_response
 
 blueprint = flask.Blueprint("openapi", __name__)
 
@@ -83,7 +83,8 @@ def describe(app: flask.Flask) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for path, method, summary in sorted(_routes(app)):
         paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[f"{method} {path}"], path, summary)
-    components = {**schemas["$defs"], "Error": answers.ERROR, "AnthropicError": answers.ANTHROPIC_ERROR}
+    service: Service = app.extensions["service"]
+    components = {**with_settings(schemas["$defs"], service.settings), "Error": answers.ERROR, "AnthropicError": answers.ANTHROPIC_ERROR}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM inference service", "version": "1", "description": "docs/API.md says more of every field."},

@@ -4,13 +4,13 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flask
 import msgspec
 
 from src import logs
-from src.api.service import service
+from src.api.service import client_socket, service
 from src.protocol import Delta, Ended, Finished, Started
 
 CLIENT_CLOSED = 499  # nginx's status of a request whose client left
@@ -72,7 +72,7 @@ class Record(msgspec.Struct):
         """How the choices ended; ["abort"] where the client left, ["error"] where it broke off, [] where none was begun."""
         if self.started is None or self.completion_tokens is not None:
             return self._ended
-        return ["error"] if self.error and self.error != "client_gone" else ["abort"]
+        return ["error"] if self.error and self.error not in ("client_gone", "client_stalled") else ["abort"]
 
     @property
     def tokens_used(self) -> int:
@@ -117,7 +117,14 @@ def end(response: flask.Response) -> flask.Response:
     of = record()
     response.headers["X-Request-ID"] = of.id
     of.status = response.status_code
-    response.call_on_close(of.write)
+    client: Any = client_socket()
+
+    def write() -> None:
+        if getattr(client, "stalled", False):
+            of.error = "client_stalled"
+        of.write()
+
+    response.call_on_close(write)
     return response
 
 

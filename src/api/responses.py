@@ -40,7 +40,8 @@ def create() -> flask.Response:
         store.put(response["id"], Stored(owner=owner, response=response, items=[*items, *response["output"]]))
 
     with named(_NAMES):
-        chat = parse(ChatRequest, request.chat(history))
+        settings = service().settings
+        chat = parse(ChatRequest, request.chat(history, settings), settings)
         return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
 
 

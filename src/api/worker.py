@@ -7,12 +7,14 @@
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 import uuid
-from typing import Any, ClassVar
+from http.client import responses
+from typing import Any
 
 import gevent
 import msgspec
@@ -20,16 +22,32 @@ from gunicorn.http import errors as http_errors
 
 from src import logs, master
 from src.api import draining
+from src.api.connection import Connection, Times, of_this_greenlet
 from src.api.metrics import Teller
 from src.api.record import Record
+from src.errors import ServiceError
 from src.settings import Settings
 
+OWN_DESCRIPTORS = 64  # of a worker without a request: listener, logs, libraries; some to spare
+A_REQUESTS_DESCRIPTORS = 3  # its client, the model's process, its kept answer
+
 _PARSE_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
-    http_errors.LimitRequestLine: (414, "URI Too Long", "uri_too_long"),
-    http_errors.LimitRequestHeaders: (431, "Request Header Fields Too Large", "headers_too_large"),
-    http_errors.ExpectationFailed: (417, "Expectation Failed", "expectation_failed"),
-    http_errors.UnsupportedTransferCoding: (501, "Not Implemented", "unsupported_transfer_coding"),
+    http_errors.LimitRequestLine: (
+        414,
+        "The request's first line is longer than the {line} bytes that MAX_REQUEST_LINE allows.",
+        "uri_too_long",
+    ),
+    http_errors.LimitRequestHeaders: (
+        431,
+        "There are more headers than the {fields} that MAX_HEADERS allows, or one has more than the {size} bytes of MAX_HEADER_BYTES.",
+        "headers_too_large",
+    ),
+    http_errors.ExpectationFailed: (417, "The request is not valid HTTP: Expectation Failed.", "expectation_failed"),
+    http_errors.UnsupportedTransferCoding: (501, "The request is not valid HTTP: Not Implemented.", "unsupported_transfer_coding"),
 }
+_BROKEN = (400, "The request is not valid HTTP: Bad Request.", "invalid_http")
+_OUR_MISTAKE = (500, "The server made a mistake.", "internal_error")
+LINGER_SECONDS, LINGER_BYTES = 1.0, 2**20  # what of a refused request is read still: closed before, its client might lose the answer
 
 
 def enter(worker: Any) -> None:
@@ -42,8 +60,12 @@ def enter(worker: Any) -> None:
         from src.api.tracing import Tracer  # only here: the SDK is not installed everywhere
 
         Record.watchers.append(Tracer(settings.otel_exporter_otlp_endpoint).request_ended)
+    worker.worker_connections = min(worker.worker_connections, _connections_that_fit())
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
-    worker.timeout_ctx = lambda: _KeepAlive(worker.cfg.keepalive, False)
+    times = Times(settings.header_timeout, worker.cfg.keepalive, settings.send_timeout)
+    handle = worker.handle
+    worker.handle = lambda listener, client, address: handle(listener, Connection(client, times), address)
+    worker.timeout_ctx = of_this_greenlet
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer: it tells its workers
     worker.recycle_at, worker.max_requests = worker.max_requests, sys.maxsize
     worker.succession_asked = False
@@ -59,8 +81,18 @@ def enter(worker: Any) -> None:
         os.kill(worker.ppid, signal.SIGTTOU)
 
 
-def count_request(worker: Any) -> None:
-    """Called before each request: at --max-requests, ask for a successor."""
+def _connections_that_fit() -> int:
+    """More wait in the listener's queue. Without a descriptor for the way to the model, those accepted could not be served."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, (limit - OWN_DESCRIPTORS) // A_REQUESTS_DESCRIPTORS)
+
+
+def begin_request(worker: Any, request: Any) -> None:
+    """Called before each request: let others have their turn, and at --max-requests ask for a successor."""
+    of_this_greenlet().serve(request)
+    # A client that always has the next request ready makes its greenlet wait for nothing: it would starve all others, and with
+    # them the heartbeat, for whose want the master would kill this worker.
+    gevent.sleep(0)
     if worker.nr + 1 >= worker.recycle_at:
         _ask_for_successor(worker)
 
@@ -83,59 +115,45 @@ def _watch_for_stop(worker: Any, grace: float) -> None:
     while not master.stopping():
         gevent.sleep(0.1)
     worker.alive = False  # a SIGTERM that came while this worker was starting was lost
-    draining.begin()
-    _KeepAlive.end_all()
+    draining.begin(grace)
+    Connection.end_all()
     give_up = time.monotonic() + grace
     while time.monotonic() < give_up and not master.stopping_at_once():
         gevent.sleep(0.1)
     draining.cut()
 
 
-class _KeepAlive(gevent.Timeout):  # type: ignore[misc]  # gevent has no types
-    """Gunicorn's wait for a connection's next request, which can be ended early: else a stop takes all of its seconds."""
-
-    waiting: ClassVar[set["_KeepAlive"]] = set()
-
-    def __enter__(self) -> "_KeepAlive":
-        if master.stopping():
-            self.seconds = 0.1  # for a request that is on its way: it learns why it is not served
-        self._greenlet = gevent.getcurrent()
-        self.waiting.add(self)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *raised: Any) -> bool:
-        self.waiting.discard(self)
-        return bool(super().__exit__(*raised))
-
-    @classmethod
-    def end_all(cls) -> None:
-        for wait in list(cls.waiting):
-            gevent.get_hub().loop.run_callback(wait._end)
-
-    def _end(self) -> None:
-        if self in self.waiting:  # its request may have come since
-            self._greenlet.throw(self)
-
-
 def _answer_broken_request(worker: Any, client: socket.socket, error: Exception) -> None:
     """Gunicorn's own answer is HTML."""
-    status, reason, code = next(
-        (answer for kind, answer in _PARSE_ERRORS.items() if isinstance(error, kind)), (400, "Bad Request", "invalid_http")
-    )
-    if not isinstance(error, (http_errors.ParseException, OSError)):
+    failure = _failure_of(error, worker.cfg)
+    if failure.status == 500:
         worker.log.exception("Error handling a request")
-        status, reason, code = 500, "Internal Server Error", "internal_error"
-    type = "server_error" if status == 500 else "invalid_request_error"
-    message = f"The request is not valid HTTP: {reason}." if status != 500 else "The server made a mistake."
-    body = msgspec.json.encode({"error": {"message": message, "type": type, "param": None, "code": code}})
+    body = msgspec.json.encode(failure.body())
     request_id = uuid.uuid4().hex
     head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {failure.status} {responses[failure.status]}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n\r\n"
     )
-    Record(id=request_id, route="-", began=time.monotonic(), status=status, error=code).write()
+    Record(id=request_id, route="-", began=time.monotonic(), status=failure.status, error=failure.code).write()
     try:
         client.sendall(head.encode() + body)
-    except OSError as failure:
-        worker.log.debug("A client left before its error was sent: %s", failure)
+        client.shutdown(socket.SHUT_WR)
+        with gevent.Timeout(LINGER_SECONDS, False):
+            left = LINGER_BYTES
+            while left > 0 and (data := client.recv(65536)):
+                left -= len(data)
+    except OSError as failed:
+        worker.log.debug("A client left before its error was sent: %s", failed)
+
+
+def _failure_of(error: Exception, limits: Any) -> ServiceError:
+    """`limits`: Gunicorn's configuration."""
+    if isinstance(error, ServiceError):
+        return error
+    known = _BROKEN if isinstance(error, (http_errors.ParseException, OSError)) else _OUR_MISTAKE
+    status, text, code = next((answer for kind, answer in _PARSE_ERRORS.items() if isinstance(error, kind)), known)
+    size = {"line": limits.limit_request_line, "fields": limits.limit_request_fields, "size": limits.limit_request_field_size}
+    failure = ServiceError(text.format(**size))
+    failure.status, failure.code = status, code
+    failure.type = "server_error" if status == 500 else "invalid_request_error"
+    return failure

@@ -56,7 +56,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
     _end_with_the_manager()
     report = _take_stdout()
-    sys.exit(asyncio.run(_serve(spec, _grammar_limits(settings), report)))
+    sys.exit(asyncio.run(_serve(spec, settings, report)))
 
 
 def _take_stdout() -> int:
@@ -81,14 +81,24 @@ def _end_with_the_manager() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
+async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     began = time.monotonic()
     loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
-        template = _template(spec, tokenizer)
-        generator = Generator(loop, tokenizer, template, engine.context_length, limits, spec.tool_format, writes=engine.generates)
+        template = _template(spec, tokenizer, settings.template_seconds)
+        generator = Generator(
+            loop,
+            tokenizer,
+            template,
+            engine.context_length,
+            _grammar_limits(settings),
+            spec.tool_format,
+            settings.max_prompt_tokens,
+            settings.queue_timeout,
+            writes=engine.generates,
+        )
         embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         _tell(report, RunnerLoading(stage="warming_up"))
         await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
@@ -115,6 +125,8 @@ async def _serve(spec: RunnerSpec, limits: Limits, report: int) -> int:
     await server.drain()
     loop.close()
     generator.close()
+    if template:
+        template.close()
     tokenizer.close()
     return 0
 
@@ -145,7 +157,7 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
 
 
 def _grammar_limits(settings: Settings) -> Limits:
-    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds)
+    return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
 
 
 def _tell(report: int, message: Message) -> None:
@@ -165,11 +177,17 @@ def _tokenizer(spec: RunnerSpec) -> Tokenizer:
     return GGUFTokenizer(spec.options.model_path)
 
 
-def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+def _template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
     source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
     if source is None:
         return None
-    return ChatTemplate(source, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts)
+    return ChatTemplate(
+        source,
+        bos_text=tokenizer.bos_text,
+        eos_text=tokenizer.eos_text,
+        special_texts=tokenizer.special_texts,
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":

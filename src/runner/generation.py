@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from src.engines.base import Grammar, Job
-from src.errors import InvalidValue, UnsupportedField
+from src.engines.base import Grammar, Job, Step
+from src.errors import InvalidValue, QueueTimeout, UnsupportedField
 from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started
 from src.runner.choice import Choice
 from src.runner.grammars import Grammars, functions_of
@@ -58,16 +58,20 @@ class Generator:
         context_length: int,
         grammar_limits: Limits | None = None,
         tool_format: str | None = None,
+        longest_prompt: int = 0,
+        patience: float = 0,
         *,
         writes: bool = True,
     ) -> None:
-        """`writes`: whether the model does. Raises ModelLoadFailed for a `tool_format` that is not known."""
+        """`longest_prompt` in tokens, `patience` in seconds till a request is begun; 0: any. `writes`: whether the model does.
+        Raises ModelLoadFailed for a `tool_format` that is not known."""
         self._writes = writes
         self._loop = loop
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format) if template else None
-        self.prompts = Prompts(tokenizer, self._dialect, context_length)
+        self.prompts = Prompts(tokenizer, self._dialect, context_length, longest_prompt)
         self._context_length = context_length
+        self._patience = patience
         self._turnstile = Turnstile()
         self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
 
@@ -139,7 +143,8 @@ class Generator:
         drawn = sum(answer.choice.completion_tokens for answer in answers)  # those known before
         while waiting:
             moved: dict[int, _Answer] = {}
-            for step in await mailbox.take():
+            steps = await (mailbox.take() if clock.started else self._first_steps(request, mailbox, received))
+            for step in steps:
                 if step.error:
                     raise step.error
                 answer = waiting.get(step.job_id)
@@ -166,6 +171,16 @@ class Generator:
                     yield answer.choice.ended
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
+
+    async def _first_steps(self, request: Generate, mailbox: Mailbox, received: float) -> list[Step]:
+        """Raises QueueTimeout, but not for an answer that another runner has begun."""
+        if not self._patience or request.resume or request.deaths:
+            return await mailbox.take()
+        try:
+            return await asyncio.wait_for(mailbox.take(), max(0.0, received + self._patience - time.monotonic()))
+        except asyncio.TimeoutError:
+            text = f"The request has waited for its place as long as QUEUE_TIMEOUT allows, {self._patience:g} s. Try again later."
+            raise QueueTimeout(text) from None
 
     def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox) -> None:
         """Submit the choice's job, unless it is through: then only its end was not told before it was resumed."""

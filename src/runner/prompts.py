@@ -7,11 +7,12 @@ from src.text.tokenizer import Tokenizer
 
 
 class Prompts:
-    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int) -> None:
-        """`dialect` is None where the model has no chat template."""
+    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int, most: int = 0) -> None:
+        """`dialect` is None where the model has no chat template. `most`: tokens of a prompt; 0: any."""
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._context_length = context_length
+        self._most = most
 
     def encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         """The prompt's tokens, some and not too many."""
@@ -21,6 +22,7 @@ class Prompts:
             raise InvalidValue("The prompt is empty.", param)
         if len(tokens) >= self._context_length:
             raise self._too_long(str(len(tokens)), param)
+        self._refuse_beyond_most(len(tokens), param)
         return tokens
 
     def encode_input(self, prompt: TextPrompt | TokenPrompt) -> list[int]:
@@ -33,6 +35,7 @@ class Prompts:
             raise InvalidValue("The input is empty.", "input")
         if len(tokens) > self._context_length:
             raise self._too_long(str(len(tokens)), "input")
+        self._refuse_beyond_most(len(tokens), "input")
         return tokens
 
     def render(self, prompt: ChatPrompt) -> str:
@@ -79,6 +82,12 @@ class Prompts:
         """By its size alone, before megabytes cost seconds of rendering and encoding."""
         if self._tokenizer.surely_exceeds(text, self._context_length):
             raise self._too_long(f"more than {self._context_length}", param)
+        if self._most and self._tokenizer.surely_exceeds(text, self._most):
+            self._refuse_beyond_most(self._most + 1, param)
+
+    def _refuse_beyond_most(self, length: int, param: str) -> None:
+        if self._most and length > self._most:
+            raise ContextLengthExceeded(f"{param} is too long: MAX_PROMPT_TOKENS allows {self._most} tokens. Shorten it.", param)
 
     def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(

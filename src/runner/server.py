@@ -8,8 +8,20 @@ from typing import Any
 
 from loguru import logger
 
-from src.errors import InternalError, ServiceError, TooManyRequests
-from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
+from src.errors import InternalError, InvalidValue, QueueTimeout, ServiceError, TooManyRequests
+from src.protocol import (
+    BACKLOG,
+    MAX_LINE_BYTES,
+    AskStats,
+    Failed,
+    Generate,
+    Message,
+    ProtocolError,
+    RunnerRequest,
+    RunnerStats,
+    decode,
+    encode,
+)
 from src.runner.loop import EngineLoop
 from src.runner.pace import Pace
 
@@ -39,7 +51,7 @@ class RunnerServer:
     async def bind(self, path: str) -> None:
         """From here on the socket can be connected to."""
         self._path = path
-        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES, backlog=BACKLOG)
         os.chmod(path, 0o600)
 
     async def drain(self) -> None:
@@ -99,6 +111,10 @@ class RunnerServer:
 
     async def _events(self, request: Message) -> AsyncGenerator[Message, None]:
         choices = request.n * len(request.prompts) if isinstance(request, Generate) else 1
+        if choices > self._max_requests:
+            text = f"{choices} sequences are asked for at once, but MAX_CONCURRENT_REQUESTS allows {self._max_requests}. Ask for fewer."
+            yield Failed.of(InvalidValue(text, "n" if isinstance(request, Generate) and request.n > 1 else "prompt"))
+            return
         if self._open + choices > self._max_requests:
             error = TooManyRequests(
                 f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
@@ -117,6 +133,8 @@ class RunnerServer:
                 self._on_first_answer()
                 self._on_first_answer = None
         except ServiceError as error:
+            if isinstance(error, QueueTimeout):
+                error.retry_after = self._pace.seconds_for(1)
             yield Failed.of(error)
         finally:
             self._open -= choices

@@ -3,7 +3,7 @@
 import pytest
 
 from src.api.schema import ChatRequest, parse
-from src.api.schema.bounds import MAX_DESCRIPTION, MAX_PARAMETERS_DEPTH, MAX_TOOLS
+from src.api.schema.bounds import DEFAULTS
 from src.api.schema.template import RESERVED
 from src.errors import InvalidValue, MissingField, ServiceError, UnsupportedContent
 from src.protocol import ChatPrompt
@@ -42,13 +42,13 @@ NAMED = {"type": "function", "function": {"name": "f"}}
         ({"tools": [tool("a b")]}, InvalidValue, "tools[0].function.name"),
         ({"tools": [tool("x" * 65)]}, InvalidValue, "tools[0].function.name"),
         ({"tools": [tool("f\n")]}, InvalidValue, "tools[0].function.name"),
-        ({"tools": [tool(description="d" * (MAX_DESCRIPTION + 1))]}, InvalidValue, "tools[0].function.description"),
+        ({"tools": [tool(description="d" * (DEFAULTS.max_tool_description + 1))]}, InvalidValue, "tools[0].function.description"),
         ({"tools": [tool(parameters=[])]}, InvalidValue, "tools[0].function.parameters"),
         ({"tools": [tool(parameters={"type": "array"})]}, InvalidValue, "tools[0].function.parameters"),
-        ({"tools": [tool(parameters=nested(MAX_PARAMETERS_DEPTH + 1))]}, InvalidValue, "tools[0].function.parameters"),
+        ({"tools": [tool(parameters=nested(DEFAULTS.max_grammar_depth + 1))]}, InvalidValue, "tools[0].function.parameters"),
         ({"tools": [tool(parameters={"title": "x" * 65536})]}, InvalidValue, "tools[0].function.parameters"),
         ({"tools": [tool(strict="yes")]}, InvalidValue, "tools[0].function.strict"),
-        ({"tools": [tool(f"f{place}") for place in range(MAX_TOOLS + 1)]}, InvalidValue, "tools"),
+        ({"tools": [tool(f"f{place}") for place in range(DEFAULTS.max_tools + 1)]}, InvalidValue, "tools"),
         ({"tools": [tool(), tool("g"), tool()]}, InvalidValue, "tools"),
         ({"tool_choice": "required"}, InvalidValue, "tool_choice"),
         ({"tool_choice": NAMED, "tools": []}, InvalidValue, "tool_choice"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from src.api.schema.admin import KeyRequest, LogLevelRequest
 from src.api.schema.anthropic import CountTokensRequest, MessagesRequest
+from src.api.schema.bounds import DEFAULTS, with_settings
 from src.api.schema.chat import ChatRequest
 from src.api.schema.completion import CompletionRequest
 from src.api.schema.embedding import EmbeddingRequest
@@ -15,6 +16,7 @@ from src.api.schema.responses import ResponsesRequest
 from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from src.api.schema.unknown import unknown_fields
 from src.api.schema.unsupported import UNSUPPORTED, refuse_unsupported
+from src.settings import Limits
 
 __all__ = [
     "ChatRequest",
@@ -36,12 +38,13 @@ __all__ = [
     "UnloadRequest",
     "parse",
     "unknown",
+    "with_settings",
 ]
 
 
-def parse(kind: type[Strict], body: dict[str, Any]) -> Any:
+def parse(kind: type[Strict], body: dict[str, Any], limits: Limits = DEFAULTS) -> Any:
     """The body as `kind`. Raises InvalidValue, MissingField or UnsupportedField; param names the field."""
-    parsed = validate(kind, body)
+    parsed = validate(kind, body, limits)
     if issubclass(kind, GenerationRequest):
         refuse_unsupported(body, kind.model_fields)
     return parsed

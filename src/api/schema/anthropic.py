@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.fields import INT32_MAX, AsList, AsString, ByShape, ModelName, Strict
-from src.api.schema.generation import StopText
+from src.api.schema.generation import MaxTokens, StopText
 from src.errors import UnsupportedContent, UnsupportedField
 
-MAX_MESSAGES = 2048
-MAX_BLOCKS = 2048  # of one message
 KNOWN_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -42,7 +41,7 @@ class ToolUseBlock(Strict):
     cache_control: Any = None
 
 
-Texts = Annotated[Annotated[str, AsString] | Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS), AsList], ByShape]
+Texts = Annotated[Annotated[str, AsString] | Annotated[list[TextBlock], AtMost("max_content_parts"), AsList], ByShape]
 
 
 class ToolResultBlock(Strict):
@@ -54,7 +53,7 @@ class ToolResultBlock(Strict):
 
 
 Block = Annotated[TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
-Content = Annotated[Annotated[str, AsString] | Annotated[list[Block], Field(max_length=MAX_BLOCKS), AsList], ByShape]
+Content = Annotated[Annotated[str, AsString] | Annotated[list[Block], AtMost("max_content_parts"), AsList], ByShape]
 
 
 class InputMessage(Strict):
@@ -133,9 +132,9 @@ class CountTokensRequest(Strict):
     """What shapes the prompt."""
 
     model: ModelName | None = None
-    messages: Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[InputMessage], Field(min_length=1), AtMost("max_messages")]
     system: Texts | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tools: Annotated[list[Tool], AtMost("max_tools")] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -173,9 +172,9 @@ class CountTokensRequest(Strict):
 
 
 class MessagesRequest(CountTokensRequest):
-    max_tokens: int = Field(ge=1, le=INT32_MAX)
+    max_tokens: MaxTokens
     stream: bool | None = None
-    stop_sequences: Annotated[list[StopText], Field(max_length=16)] | None = None
+    stop_sequences: Annotated[list[StopText], AtMost("max_stop")] | None = None
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, le=INT32_MAX)

@@ -5,23 +5,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from src.api.schema.bounds import MAX_MESSAGES
-from src.api.schema.fields import INT32_MAX, AsObject, AsString, ByKind
-from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
+from src.api.schema.bounds import AtMost
+from src.api.schema.fields import AsObject, AsString, ByKind
+from src.api.schema.generation import NO_DEFAULTS, GenerationRequest, MaxTokens
 from src.api.schema.messages import ChatMessage, refuse_media
 from src.api.schema.template import TemplateVariables
 from src.api.schema.tools import NamedChoice, Tools
 from src.protocol import ChatPrompt, Generate
 
 ToolChoice = Annotated[Annotated[Literal["none", "auto", "required"], AsString] | Annotated[NamedChoice, AsObject], ByKind]
+TopLogprobs = Annotated[int, Field(ge=0), AtMost("max_logprobs")]
 
 
 class ChatRequest(GenerationRequest):
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    messages: Annotated[list[ChatMessage], Field(min_length=1), AtMost("max_messages")]
+    max_completion_tokens: MaxTokens | None = None
 
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: TopLogprobs | None = None
 
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None

@@ -5,18 +5,18 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
 from src.api.schema.prompt import OneOrMore, TokenList, each
 from src.protocol import Generate, TextPrompt, TokenPrompt
 
-MAX_PROMPTS = 64
-Several = Field(max_length=MAX_PROMPTS)
+Several = AtMost("max_prompts")
 Prompt = OneOrMore[str, Annotated[list[str], Several], Annotated[list[TokenList], Several]]
 
 
 class CompletionRequest(GenerationRequest):
     prompt: Prompt
-    logprobs: int | None = Field(None, ge=0, le=5)
+    logprobs: Annotated[int, Field(ge=0, le=5), AtMost("max_logprobs")] | None = None  # 5 is OpenAI's
     echo: bool | None = None
     suffix: str | None = None
 

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.fields import Strict
 from src.errors import InvalidValue
 from src.protocol import Constraint
 
 Schema = dict[str, Any]
 NotEmpty = Annotated[str, StringConstraints(min_length=1)]
-Choices = Annotated[list[NotEmpty], Field(min_length=1, max_length=1024)]
+Choices = Annotated[list[NotEmpty], Field(min_length=1), AtMost("max_grammar_choices")]
 
 
 class NamedSchema(Strict):

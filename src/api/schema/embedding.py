@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.fields import ModelName, Strict
 from src.api.schema.prompt import OneOrMore, TokenList, each
 from src.protocol import Embed, TextPrompt, TokenPrompt
 
-MAX_INPUTS = 2048  # as OpenAI has it
 Text = Annotated[str, StringConstraints(min_length=1)]
-Several = Field(max_length=MAX_INPUTS)
+Several = AtMost("max_inputs")
 Input = OneOrMore[Text, Annotated[list[Text], Several], Annotated[list[TokenList], Several]]
 
 

@@ -4,10 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, ValidationError
 
+from src.api.schema.bounds import DEFAULTS
 from src.errors import InvalidValue, MissingField
+from src.settings import Limits
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+LONGEST_NAME = 64  # of a field; longer ones are made up, and not repeated
 
 ModelName = Annotated[str, StringConstraints(min_length=1)]
 
@@ -23,10 +26,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True, extra="allow")
 
 
-def validate(kind: type[Strict], body: dict[str, Any]) -> Any:
+def validate(kind: type[Strict], body: dict[str, Any], limits: Limits = DEFAULTS) -> Any:
     """The body as `kind`. Raises InvalidValue or MissingField; param names the field."""
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(body, context=limits)
     except ValidationError as error:
         raise _explain(error) from None
 
@@ -44,11 +47,11 @@ def _explain(error: ValidationError) -> InvalidValue | MissingField:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """("messages", 0, "content", "as string") to messages[0].content: the tags of forms are left out."""
+    """("messages", 0, "content", "as string") to messages[0].content: the tags of forms are left out, and names that are no fields'."""
     path = ""
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier():
+        elif part.isidentifier() and len(part) <= LONGEST_NAME:
             path += f".{part}" if path else part
     return path or "body"

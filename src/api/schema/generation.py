@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, StringConstraints, field_validator
 
+from src.api.schema.bounds import AtMost
 from src.api.schema.constraint import ConstraintFields
 from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, ModelName, Strict
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
@@ -20,14 +21,14 @@ class StreamOptions(Strict):
     continuous_usage_stats: bool | None = None
 
 
-StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Stop = Annotated[Annotated[StopText, AsString] | Annotated[list[StopText], Field(max_length=16), AsList], ByShape]
+StopText = Annotated[str, StringConstraints(min_length=1), AtMost("max_stop_length")]
+Stop = Annotated[Annotated[StopText, AsString] | Annotated[list[StopText], AtMost("max_stop"), AsList], ByShape]
 
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]  # JSON's keys are strings
-LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)]
-MAX_CHOICES = 128
+LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], AtMost("max_logit_bias")]
+MaxTokens = Annotated[int, Field(ge=1, le=INT32_MAX), AtMost("max_completion_tokens")]
 
 
 class GenerationRequest(ConstraintFields):
@@ -36,7 +37,7 @@ class GenerationRequest(ConstraintFields):
     model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    max_tokens: MaxTokens | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=INT32_MAX)
@@ -47,10 +48,10 @@ class GenerationRequest(ConstraintFields):
     seed: int | None = Field(None, ge=-INT64_MAX - 1, le=INT64_MAX)
     stop: Stop | None = None
     ignore_eos: bool | None = None
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: Annotated[int, Field(ge=1), AtMost("max_n")] | None = None
     logit_bias: LogitBias | None = None
     min_tokens: int | None = Field(None, ge=0, le=INT32_MAX)
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], AtMost("max_stop_token_ids")] | None = None
     include_stop_str_in_output: bool | None = None
     timings: bool | None = None
     timeout: float | None = Field(None, gt=0, le=86_400)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
-from src.api.schema.bounds import MAX_CALLS
+from src.api.schema.bounds import AtMost
 from src.api.schema.fields import AsList, AsString, ByShape, Strict
 from src.errors import UnsupportedContent
 
@@ -18,7 +18,7 @@ class TextPart(Strict):
     text: str = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
-Content = Annotated[Annotated[str, AsString] | Annotated[list[TextPart], Field(min_length=1), AsList], ByShape]
+Content = Annotated[Annotated[str, AsString] | Annotated[list[TextPart], Field(min_length=1), AtMost("max_content_parts"), AsList], ByShape]
 
 
 class CalledFunction(Strict):
@@ -42,7 +42,7 @@ class ChatMessage(Strict):
     content: Content | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], AtMost("max_tool_calls")] | None = None
     reasoning_content: str | None = Field(None, validation_alias=AliasChoices("reasoning_content", "reasoning"))
 
     @model_validator(mode="after")

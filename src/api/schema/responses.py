@@ -5,10 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter, model_validator
 
-from src.api.schema.fields import INT32_MAX, AsList, AsString, ByShape, ModelName, Strict
+from src.api.schema.bounds import DEFAULTS, AtMost
+from src.api.schema.chat import TopLogprobs
+from src.api.schema.fields import AsList, AsString, ByShape, ModelName, Strict
+from src.api.schema.generation import MaxTokens
 from src.errors import UnsupportedContent, UnsupportedField
+from src.settings import Limits
 
-MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -26,7 +29,7 @@ class RefusalPart(Strict):
 
 
 Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-Content = Annotated[Annotated[str, AsString] | Annotated[list[Part], Field(max_length=MAX_ITEMS), AsList], ByShape]
+Content = Annotated[Annotated[str, AsString] | Annotated[list[Part], AtMost("max_content_parts"), AsList], ByShape]
 
 
 class Told(Strict):
@@ -65,7 +68,7 @@ class ReasoningItem(Told):
 
     type: Literal["reasoning"]
     summary: list[Any] | None = None
-    content: list[ReasoningText] | None = None
+    content: Annotated[list[ReasoningText], AtMost("max_content_parts")] | None = None
     encrypted_content: str | None = None
 
 
@@ -85,7 +88,7 @@ Item = Annotated[
     Discriminator(_kind),
 ]
 ITEMS: TypeAdapter[list[Any]] = TypeAdapter(list[Item])
-Input = Annotated[Annotated[str, AsString] | Annotated[list[Item], Field(max_length=MAX_ITEMS), AsList], ByShape]
+Input = Annotated[Annotated[str, AsString] | Annotated[list[Item], AtMost("max_input_items"), AsList], ByShape]
 
 
 class Tool(Strict):
@@ -152,12 +155,12 @@ class ResponsesRequest(Strict):
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponsesStreamOptions | None = None
-    max_output_tokens: int | None = Field(None, ge=1, le=INT32_MAX)
+    max_output_tokens: MaxTokens | None = None
     max_tool_calls: int | None = Field(None, ge=1)  # of tools that a server has itself
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: Annotated[list[Tool], AtMost("max_tools")] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -183,13 +186,13 @@ class ResponsesRequest(Strict):
             return [{"role": "user", "content": self.input}]
         return [item.model_dump(exclude_none=True) for item in self.input]
 
-    def chat(self, history: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    def chat(self, history: Iterable[dict[str, Any]] = (), limits: Limits = DEFAULTS) -> dict[str, Any]:
         """The body of a chat request. `history`: items of the responses before this one."""
         text, reasoning = self.text or TextConfig(), self.reasoning
         format = text.format.as_chat() if text.format else None
         logprobs = bool(self.top_logprobs) or LOGPROBS in (self.include or [])
         tools, choice = self._tools_and_choice()
-        items = ITEMS.validate_python([*history, *self.items()])
+        items = ITEMS.validate_python([*history, *self.items()], context=limits)
         body = {
             "model": self.model,
             "messages": [*([{"role": "system", "content": self.instructions}] if self.instructions else []), *_messages(items)],

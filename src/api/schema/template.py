@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ValidationInfo
 
-from src.api.schema.bounds import MAX_VARIABLE_LENGTH, MAX_VARIABLES
+from src.api.schema.bounds import AtMost, limits_of
 from src.api.schema.fields import INT64_MAX
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -22,17 +22,18 @@ RESERVED = frozenset(
 )
 
 
-def _check(variables: dict[str, Any]) -> dict[str, Any]:
+def _check(variables: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    longest = limits_of(info).max_template_variable_length
     for name, value in variables.items():
         if not NAME.fullmatch(name) or name in RESERVED:
             raise ValueError(f"{name[:64]!r} is no name that a request may set")
         if not isinstance(value, (str, bool, int, float, type(None))):
             raise ValueError(f"{name} has to be a string, a number, a boolean or null")
-        if isinstance(value, str) and len(value) > MAX_VARIABLE_LENGTH:
-            raise ValueError(f"{name} may have {MAX_VARIABLE_LENGTH} characters")
+        if isinstance(value, str) and len(value) > longest:
+            raise ValueError(f"{name}: MAX_TEMPLATE_VARIABLE_LENGTH allows {longest} characters")
         if isinstance(value, int) and abs(value) > INT64_MAX:
             raise ValueError(f"{name} has to fit 64 bits")
     return variables
 
 
-TemplateVariables = Annotated[dict[str, Any], Field(max_length=MAX_VARIABLES), AfterValidator(_check)]
+TemplateVariables = Annotated[dict[str, Any], AtMost("max_template_variables"), AfterValidator(_check)]

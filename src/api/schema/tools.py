@@ -3,9 +3,10 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import StringConstraints, ValidationInfo, field_validator
 
-from src.api.schema.bounds import MAX_DESCRIPTION, MAX_PARAMETERS_BYTES, MAX_PARAMETERS_DEPTH, MAX_TOOLS
+from src.api.nesting import is_deeper
+from src.api.schema.bounds import AtMost, limits_of
 from src.api.schema.fields import Strict
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -13,19 +14,20 @@ FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$
 
 class FunctionDefinition(Strict):
     name: FunctionName
-    description: Annotated[str, StringConstraints(max_length=MAX_DESCRIPTION)] | None = None
+    description: Annotated[str, AtMost("max_tool_description")] | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
     @field_validator("parameters")
     @classmethod
-    def _is_the_schema_of_an_object(cls, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _is_the_schema_of_an_object(cls, parameters: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
         if parameters is None:
             return None
-        if _is_deeper(parameters, MAX_PARAMETERS_DEPTH):
-            raise ValueError(f"a schema may be {MAX_PARAMETERS_DEPTH} levels deep")
-        if len(json.dumps(parameters, ensure_ascii=False).encode(errors="replace")) > MAX_PARAMETERS_BYTES:
-            raise ValueError(f"a schema may have {MAX_PARAMETERS_BYTES} bytes")
+        limits = limits_of(info)
+        if is_deeper(parameters, limits.max_grammar_depth):
+            raise ValueError(f"MAX_GRAMMAR_DEPTH allows {limits.max_grammar_depth} levels")
+        if len(json.dumps(parameters, ensure_ascii=False).encode(errors="replace")) > limits.max_grammar_bytes:
+            raise ValueError(f"MAX_GRAMMAR_BYTES allows {limits.max_grammar_bytes} bytes")
         if parameters.get("type", "object") != "object":
             raise ValueError('the arguments are an object, so its type is "object"')
         return parameters
@@ -55,14 +57,4 @@ class NamedChoice(Strict):
     function: ChosenFunction
 
 
-Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects are nested in each other more than so many times. Looks no further than it has to."""
-    inner = [value]
-    for _ in range(levels):
-        inner = [child for one in inner for child in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())]
-        if not inner:
-            return False
-    return any(isinstance(one, (dict, list)) for one in inner)
+Tools = Annotated[list[Tool], AtMost("max_tools")]

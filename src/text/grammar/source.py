@@ -19,7 +19,6 @@ WHITESPACE = r" ?|\n {0,24}|\n\t{0,6}"
 # A string has one spelling only. If \u could stand for any character, an additional property could be named "\u0061" where
 # "a" has a schema of its own.
 ESCAPES = 'nrbtf\\"'
-MOST_PROPERTIES = 400  # of one object: where all may be left out, llguidance follows every one of them at each step
 DATA = {"const", "enum", "default", "examples", "example"}  # keywords whose values are no schemas
 
 
@@ -29,6 +28,7 @@ class Limits(msgspec.Struct, frozen=True):
     bytes: int = 64 * 1024  # of a schema or grammar, as text
     depth: int = 32  # of its objects and lists in each other
     seconds: float = 5.0  # to compile it
+    properties: int = 400  # of one object: where all may be left out, llguidance follows every one of them at each step
 
 
 def source_of(form: Form, text: str, limits: Limits, param: str | None = None) -> str:
@@ -70,7 +70,7 @@ def _of_schema(text: str, limits: Limits, param: str | None) -> str:
     if _depth(text) > limits.depth:  # before a parser recurses
         raise InvalidSchema(f"{param} is nested deeper than the {limits.depth} levels that MAX_GRAMMAR_DEPTH allows.", param)
     schema = json.loads(text)
-    for keyword, reason in _unenforceable(schema):
+    for keyword, reason in _unenforceable(schema, limits.properties):
         raise InvalidSchema(f'{param}: the keyword "{keyword}" {reason}.', param)
     options = {
         "whitespace_pattern": WHITESPACE,
@@ -100,11 +100,11 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _unenforceable(schema: Any) -> Iterator[tuple[str, str]]:
+def _unenforceable(schema: Any, most: int) -> Iterator[tuple[str, str]]:
     """Keywords that llguidance takes, though not every answer it allows would hold them, each with the reason."""
     if isinstance(schema, list):
         for item in schema:
-            yield from _unenforceable(item)
+            yield from _unenforceable(item, most)
     if not isinstance(schema, dict):
         return
     least, required = schema.get("minProperties"), schema.get("required")
@@ -112,11 +112,11 @@ def _unenforceable(schema: Any) -> Iterator[tuple[str, str]]:
     if isinstance(least, int) and least > 1 + (len(set(map(str, required))) if isinstance(required, list) else 0):
         yield "minProperties", "can be no more than one above the number of the required properties"
     properties = schema.get("properties")
-    if isinstance(properties, dict) and len(properties) > MOST_PROPERTIES:
-        yield "properties", f"has {len(properties)} properties, but one object may have {MOST_PROPERTIES}"
+    if isinstance(properties, dict) and len(properties) > most:
+        yield "properties", f"has {len(properties)} properties, but MAX_GRAMMAR_PROPERTIES allows {most} of one object"
     for keyword, value in schema.items():
         if keyword not in DATA:
-            yield from _unenforceable(value)
+            yield from _unenforceable(value, most)
 
 
 def grammars_of(source: str) -> list[dict[str, Any]]:

@@ -1,0 +1,81 @@
+"""Settings of the server: where it listens, how its processes come and go, and who may ask it."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from src.settings.group import ROOT, Group, words
+
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+")
+
+
+class Server(Group):
+    # The server
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8001, ge=1, le=65535, description="TCP port to listen on")
+    debug: bool = Field(False, description="development: reload gateway code when it changes (the model stays loaded)")
+    workers: int = Field(1, ge=1, le=64, description="HTTP worker processes; they all share the one loaded model")
+    worker_class: Literal["gevent"] = Field("gevent", description="Gunicorn's worker class")
+    worker_connections: int = Field(1000, ge=1, description="connections one worker holds at a time")
+    max_requests: int = Field(0, ge=0, description="requests after which a worker is replaced; 0: never")
+    max_requests_jitter: int = Field(0, ge=0, description="up to so many requests more, drawn per worker")
+    shutdown_grace_seconds: float = Field(30, ge=0, le=3600, description="time running requests get to end when the server stops")
+    run_dir: str = Field("", max_length=80, description="private folder for the processes' sockets; empty: a new one under the temp folder")
+
+    # Access
+    api_keys_file: str = Field("", description="file of API keys that scripts/manage_keys.py makes; only its owner may read it")
+    api_key: str = Field("", repr=False, description="one API key that may do everything")
+    api_key_file: str = Field("", description="file that holds the API_KEY, instead of it")
+    allow_unauthenticated: bool = Field(False, description="without keys, serve on addresses that are not loopback too")
+    metrics_require_key: bool = Field(True, description="where there are keys, GET /metrics needs one")
+    allowed_hosts: str = Field("", description="names this server may be asked by beside localhost, with commas between; *: any")
+    cors_origins: str = Field("", description="origins whose web pages may use this server, with commas between; *: any")
+    trusted_proxies: str = Field("", description="addresses and networks of proxies whose X-Forwarded-For is believed; unix: a socket's")
+    tls_certfile: str = Field("", description="certificate (PEM, with its chain) to serve https with")
+    tls_keyfile: str = Field("", description="its private key (PEM)")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for word in words(value):
+            try:
+                ipaddress.ip_network("::1" if word == "unix" else word, strict=False)
+            except ValueError as error:
+                raise ValueError(f"addresses, networks like 10.0.0.0/8, or unix; {error}") from error
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        named = words(value)
+        if named != ["*"] and not all(_ORIGIN.fullmatch(word) for word in named):
+            raise ValueError("origins like https://app.example.org without a path, or * alone")
+        return value
+
+    @property
+    def keys_path(self) -> Path:
+        return ROOT / self.api_keys_file
+
+    @property
+    def host_names(self) -> set[str]:
+        return {word.lower() for word in words(self.allowed_hosts)}
+
+    @property
+    def origins(self) -> set[str]:
+        return {word.lower() for word in words(self.cors_origins)}
+
+    @property
+    def proxies(self) -> list[str]:
+        return words(self.trusted_proxies)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need a key."""
+        return bool(self.api_keys_file or self.api_key or self.api_key_file)
+
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and private key, or None for plain http."""
+        return (ROOT / self.tls_certfile, ROOT / self.tls_keyfile) if self.tls_certfile else None

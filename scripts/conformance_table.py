@@ -29,11 +29,12 @@ def aligned(table: str) -> str:
 
 
 def cell(outcomes: dict[str, str], cases: set[str]) -> str:
-    """✓, or how many of the cases passed; – where none ran."""
+    """✓, or how many of the cases passed and how many did not run; – where none ran."""
     passed = sum(outcome == "passed" for outcome in outcomes.values())
-    if not any(outcome in ("passed", "failed") for outcome in outcomes.values()):
+    left = len(cases) - passed - sum(outcome == "failed" for outcome in outcomes.values())
+    if left == len(cases):
         return "–"
-    return GREEN if passed == len(cases) else f"{passed} of {len(cases)}"
+    return GREEN if passed == len(cases) else f"{passed} of {len(cases)}" + (f", {left} not run" if left else "")
 
 
 def _features(columns: dict[str, Column]) -> list[str]:

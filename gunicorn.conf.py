@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from src import master
+from src.gunicorn_log import JSONLogger, TextLogger
 
 _settings = master.load_settings()
 
@@ -35,10 +36,7 @@ sendfile = False
 forwarded_allow_ips = ""  # src/api/address.py says whose word on the client's address is believed
 certfile, keyfile = map(str, _settings.tls_files() or ("", ""))
 loglevel = "info"
-if _settings.log_format == "json":
-    from src.gunicorn_log import JSONLogger
-
-    logger_class = JSONLogger
+logger_class = JSONLogger if _settings.log_format == "json" else TextLogger
 reload = _settings.debug
 reload_engine = "poll"
 if os.path.isdir("/dev/shm"):

@@ -20,6 +20,14 @@ def table(columns: dict[str, Column]) -> str:
     return "\n".join(lines)
 
 
+def aligned(table: str) -> str:
+    """The same table for a terminal."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[2:]])
+
+
 def cell(outcomes: dict[str, str], cases: set[str]) -> str:
     """✓, or how many of the cases passed; – where none ran."""
     passed = sum(outcome == "passed" for outcome in outcomes.values())

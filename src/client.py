@@ -4,6 +4,7 @@ While it waits for an answer it watches the HTTP client's socket too: one poll f
 """
 
 import contextlib
+import errno
 import select
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.protocol import (
+    MAX_LINE_BYTES,
     AskDownloads,
     AskMetrics,
     AskPlan,
@@ -40,7 +42,9 @@ from src.protocol import (
 
 _HANGUP = getattr(select, "POLLRDHUP", 0)  # Linux; macOS tells by POLLHUP
 IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
-CONNECT_SECONDS = 5.0  # the manager may still be binding its socket when the first request comes
+CONNECT_SECONDS = 15.0  # the manager may still be starting when the first request comes, or when one has died
+STATUS_SECONDS = 5.0
+ASK_TRIES = 4  # managers that may die over one question
 METRICS_SECONDS = 10.0  # it has to ask every runner
 READ_BYTES = 65536
 
@@ -50,12 +54,15 @@ class Exchange:
 
     open: ClassVar[set["Exchange"]] = set()  # all of this process, so that a shutdown can end them
 
-    def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None) -> None:
-        """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch. Raises OSError."""
-        self._deadline = deadline
+    def __init__(self, path: str, request: Message, deadline: float, client: socket.socket | None = None, back_in: int = 1) -> None:
+        """`deadline` in time.monotonic() seconds; `client` is the HTTP client's socket to watch; `back_in`: seconds after which
+        the other side would be there again if it went. Raises OSError."""
+        self._deadline, self._back_in = deadline, back_in
         self._client = client
         self._buffer = bytearray()
+        self._searched = 0  # bytes of it in which there is no end of line
         self._abort: ServiceError | None = None
+        self.lost = False  # the other side has gone in the middle
         self._socket = socket.socket(socket.AF_UNIX)
         self._poll = select.poll()
         Exchange.open.add(self)  # before the first wait: a shutdown that begins meanwhile has to find it
@@ -76,17 +83,23 @@ class Exchange:
         Raises the ServiceError of a Failed message, EngineUnavailable when the other side is gone, RequestTimeout at
         the deadline, ClientGone when the HTTP client hung up, and what abort() was given.
         """
-        while b"\n" not in self._buffer:
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > MAX_LINE_BYTES:
+                raise EngineUnavailable("The model's process answered something that is not an answer.")
             if self._abort:
                 raise self._abort
             if not self._wait():
                 return None
             if not (data := self._read()):
-                raise self._abort or EngineUnavailable("The model's process ended while it worked on this request.", retry_after=1)
+                self.lost = True
+                raise self._abort or EngineUnavailable(
+                    "The model's process ended while it worked on this request.", retry_after=self._back_in
+                )
             self._buffer += data
-        end = self._buffer.index(b"\n") + 1
-        line = bytes(self._buffer[:end])
-        del self._buffer[:end]
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        self._searched = 0
         try:
             message = decode(line, kind)
         except ProtocolError as error:
@@ -168,9 +181,9 @@ class Generation:
     def __init__(self, ready: ModelReady, request: Message, deadline: float, client: socket.socket | None) -> None:
         """Raises EngineUnavailable when the runner cannot be reached."""
         try:
-            self._exchange = Exchange(ready.socket, request, deadline, client)
+            self._exchange = Exchange(ready.socket, request, deadline, client, ready.back_in)
         except OSError as error:
-            raise EngineUnavailable(f"The process of the model {ready.model} cannot be reached.", retry_after=1) from error
+            raise EngineUnavailable(f"The process of the model {ready.model} cannot be reached.", retry_after=ready.back_in) from error
 
     def __iter__(self) -> Iterator[Any]:
         while True:
@@ -249,7 +262,7 @@ class ManagerClient:
         return plan
 
     def status(self, *, detail: bool = False) -> ServiceStatus:
-        status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + CONNECT_SECONDS, None)
+        status: ServiceStatus = self._ask(AskStatus(detail=detail), time.monotonic() + STATUS_SECONDS, None)
         return status
 
     def metrics(self) -> str:
@@ -258,13 +271,19 @@ class ManagerClient:
         return metrics.text
 
     def _ask(self, request: Message, deadline: float, client: socket.socket | None) -> Any:
-        exchange = self._connect(request, deadline, client)
-        try:
-            while (answer := exchange.receive(ManagerEvent)) is None:
-                pass
-            return answer
-        finally:
-            exchange.close()
+        """Asked anew where the manager dies over it: every question may be, and Gunicorn's master starts another manager."""
+        for attempt in range(ASK_TRIES):
+            exchange = self._connect(request, deadline, client)
+            try:
+                while (answer := exchange.receive(ManagerEvent)) is None:
+                    pass
+                return answer
+            except EngineUnavailable:
+                if not exchange.lost or attempt == ASK_TRIES - 1:
+                    raise
+            finally:
+                exchange.close()
+        raise AssertionError("unreachable")
 
     def _connect(self, request: Message, deadline: float, client: socket.socket | None) -> Exchange:
         give_up = min(deadline, time.monotonic() + CONNECT_SECONDS)
@@ -272,6 +291,10 @@ class ManagerClient:
             try:
                 return Exchange(self._path, request, deadline, client)
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # those that hold one need it back more than this one a wait
+                    raise EngineUnavailable(
+                        "The server has no file descriptor left. Raise its limit (ulimit -n).", retry_after=1
+                    ) from error
                 if time.monotonic() > give_up:
                     raise EngineUnavailable("The server's manager cannot be reached. Restart the server.", retry_after=5) from error
                 time.sleep(0.05)

@@ -26,6 +26,8 @@ ServiceError                      one refused or failed request
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
 ├── EngineCrashed                 500  the engine died of this request, twice
+├── ChatTemplateError             500  the model's chat template wants what no template may have
+├── ChatTemplateTooCostly         500  it takes too much time or memory, or writes too much
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
@@ -178,6 +180,14 @@ class EngineError(ServiceError):
 
 class EngineCrashed(ServiceError):
     code = "engine_crashed"
+
+
+class ChatTemplateError(ServiceError):
+    code = "chat_template_error"
+
+
+class ChatTemplateTooCostly(ServiceError):
+    code = "chat_template_too_costly"
 
 
 class InsufficientMemory(EngineError):

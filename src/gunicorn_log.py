@@ -1,4 +1,7 @@
-"""Gunicorn's own records as JSON, one object a line, for LOG_FORMAT=json. Imported in the master: no ssl, no asyncio here."""
+"""Gunicorn's own records: to a terminal that keeps nobody waiting, and as JSON for LOG_FORMAT=json. Knows no route.
+
+Imported in the master: no ssl, no asyncio here.
+"""
 
 import json
 import logging
@@ -6,6 +9,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from gunicorn.glogging import Logger
+
+from src import terminal
 
 
 class JSONLine(logging.Formatter):
@@ -23,6 +28,11 @@ class JSONLine(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class JSONLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+class TextLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
+        super()._set_handler(log, output, fmt, terminal.Stream() if output == "-" and stream is None else stream)
+
+
+class JSONLogger(TextLogger):
     def _set_handler(self, log: logging.Logger, output: Any, fmt: logging.Formatter, stream: Any = None) -> None:
         super()._set_handler(log, output, JSONLine(), stream)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler
 from loguru import logger
 
+from src import terminal
 from src.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,6 +82,36 @@ class LogFile(ConcurrentTimedRotatingFileHandler):
         with suppress(OSError):
             if stream:
                 stream.close()
+
+
+class LateFile(logging.Handler):
+    """A log file that may not be there yet: a folder that cannot be made or written to at the start may be able to be later."""
+
+    def __init__(self, path: Path, retention_days: int) -> None:
+        super().__init__()
+        self._path, self._retention_days = path, retention_days
+        self._file: LogFile | None = None
+        self._try_at = 0.0  # in time.monotonic() seconds
+        self._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._file is None and time.monotonic() >= self._try_at:
+            self._open()
+        if self._file is not None:
+            self._file.emit(record)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = LogFile(self._path, self._retention_days)
+        except OSError as error:
+            self._try_at = time.monotonic() + LOOK_SECONDS
+            _tell_failure(self._path.parent, error)
 
 
 def configure(settings: Settings, process: str) -> None:
@@ -155,12 +186,7 @@ def _add_files(settings: Settings) -> None:
 
 
 def _add_file(settings: Settings, name: str, wanted: "Callable[[Record], bool]") -> None:
-    try:
-        settings.log_path.mkdir(parents=True, exist_ok=True)
-        sink = LogFile(settings.log_path / f"{name}.log", settings.log_retention_days)
-    except OSError as error:
-        _tell_failure(settings.log_path, error)
-        return
+    sink = LateFile(settings.log_path / f"{name}.log", settings.log_retention_days)
     layout = _json_line if settings.log_format == "json" else _text_of(_FILE_LINE)
     # enqueue would hang gevent's workers (loguru#284); diagnose would print local variables, prompts among them.
     logger.add(sink, level=0, format=layout, filter=wanted, enqueue=False, backtrace=False, diagnose=False, catch=True)
@@ -224,7 +250,7 @@ def _layout(text: str) -> str:
 
 
 def _print(message: str) -> None:
-    print(_layout(message), file=sys.stderr, flush=True)
+    terminal.say(_layout(message))
 
 
 def remove_old(folder: Path, retention_days: int) -> None:
@@ -240,5 +266,4 @@ def remove_old(folder: Path, retention_days: int) -> None:
 def _tell_failure(folder: Path, error: BaseException | None) -> None:
     if not LogFile.failure_told:
         LogFile.failure_told = True
-        with suppress(OSError):
-            print(f"logs are not written to {folder}{os.sep}: {error}; serving goes on without them", file=sys.stderr, flush=True)
+        terminal.say(f"logs are not written to {folder}{os.sep}: {error}; serving goes on without them")

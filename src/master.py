@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from src.notify import Notifier
 from src.settings import ROOT, Settings
 
 MANAGER_STOP_SECONDS = 10
+MOST_DESCRIPTORS = 65_536  # open files and sockets of a process
 
 _manager: subprocess.Popen[bytes] | None = None
 _run_dir: str | None = None
@@ -87,6 +89,7 @@ def on_starting(server: Any) -> None:
         if isinstance(address, tuple):
             _see_that_free(*address[:2])
     _notifier = Notifier()
+    _raise_descriptor_limit()
     settings = load_settings()
     if files := settings.tls_files():
         _see_that_a_pair(*files)
@@ -205,6 +208,15 @@ def _end(manager: subprocess.Popen[bytes]) -> None:
         manager.wait(MANAGER_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         manager.kill()  # its runners end with it
+
+
+def _raise_descriptor_limit() -> None:
+    """For this process and all that come of it: shells hand on 1024, macOS 256, where the system allows far more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower bound that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _see_that_guarded(settings: Settings, addresses: Sequence[tuple[Any, ...]], before_refusal: Callable[[], None] = lambda: None) -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 F32, Q4_0 = 0, 2
 
 
+class Signed(int):
+    """An integer that is stored with its sign."""
+
+
 def gguf_bytes(metadata: dict[str, object] | None = None, tensors: dict[str, tuple[int, ...]] | None = None, kind: int = F32) -> bytes:
     """A GGUF whose tensors are zeros. Values: str, bool, int (32 bits), float, lists of one of them."""
     values = {"general.architecture": "llama"} if metadata is None else metadata
@@ -33,6 +37,8 @@ def typed(value: object) -> bytes:
         return struct.pack("<I", 8) + text(value)
     if isinstance(value, bool):
         return struct.pack("<I?", 7, value)
+    if isinstance(value, Signed):
+        return struct.pack("<Ii", 5, value)
     if isinstance(value, int):
         return struct.pack("<II", 4, value)
     if isinstance(value, float):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from src import client
 from src.client import Exchange, Generation, ManagerClient
@@ -366,8 +367,17 @@ def test_a_generation_gives_its_events_and_may_be_closed_twice(path):
 
 def test_a_generation_of_a_runner_that_is_gone_is_unavailable():
     with pytest.raises(EngineUnavailable, match="model m cannot be reached") as caught:
-        Generation(READY, REQUEST, soon(), None)
-    assert caught.value.retry_after == 1
+        Generation(replace(READY, back_in=7), REQUEST, soon(), None)
+    assert caught.value.retry_after == 7
+
+
+def test_who_lost_a_runner_is_told_how_long_the_last_one_took_to_be_ready(path):
+    with Peer(path, sends()) as peer:
+        generation = Generation(replace(READY, socket=peer.path, back_in=7), REQUEST, soon(), None)
+        with pytest.raises(EngineUnavailable) as caught:
+            next(iter(generation))
+        generation.close()
+    assert caught.value.retry_after == 7
 
 
 def test_the_manager_is_asked_in_its_own_words(path):
@@ -414,6 +424,18 @@ def test_a_manager_that_is_still_starting_is_waited_for(path):
     finally:
         starting.join()
         bound[0].__exit__()
+
+
+@pytest.mark.parametrize("deaths", [1, 3, 4])
+def test_a_question_over_which_the_manager_died_is_asked_again(path, deaths):
+    """Gunicorn's master has started another by then; but not for ever."""
+    answers = [sends()] * deaths + [sends(encode(READY))]
+    with Peer(path, lambda connection: answers.pop(0)(connection), ManagerRequest) as peer:
+        if deaths < client.ASK_TRIES:
+            assert ManagerClient(peer.path).resolve("m", soon()) == READY
+        else:
+            with pytest.raises(EngineUnavailable):
+                ManagerClient(peer.path).resolve("m", soon())
 
 
 def test_a_manager_that_cannot_be_reached_is_told_after_a_while(path, monkeypatch):

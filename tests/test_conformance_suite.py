@@ -6,6 +6,7 @@ import pytest
 
 from src.settings import ROOT
 from tests.conformance import fold
+from tests.conformance.results import case_name
 
 SUITE = ROOT / "tests" / "conformance"
 CASES = sorted(SUITE.glob("test_*.py"))
@@ -79,3 +80,10 @@ def test_answers_that_differ_in_a_field_are_not_the_same(plain, folded):
 )
 def test_what_belongs_to_a_request_alone_may_differ(plain, folded):
     fold.assert_same(plain, folded)
+
+
+@pytest.mark.parametrize("column", ["mlx", "llama-server", "http://127.0.0.1:8080"])
+def test_a_case_has_one_name_for_all_that_is_tested(column):
+    for given, name in (("plain-on {}-1-a", "plain-1-a"), ("on {}-/v1/x-f-{{'a': 1}}", "/v1/x-f-{{'a': 1}}"), ("plain-on {}", "plain")):
+        assert case_name(f"tests/test_n.py::test_it[{given.format(column)}]", column) == f"test_n::test_it[{name.format()}]"
+    assert case_name(f"tests/test_n.py::test_it[on {column}]", column) == "test_n::test_it"

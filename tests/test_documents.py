@@ -89,3 +89,11 @@ def test_every_error_code_is_in_the_api_document():
     document = (ROOT / "docs" / "API.md").read_text()
     for kind in all_subclasses(ServiceError):
         assert f"`{kind.code}`" in document
+
+
+def test_tests_that_the_documents_name_are_there():
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in ("RELIABILITY.md", "FAULTS.md"):
+        named = set(re.findall(r"`(?:tests/[\w/]*/)?(test_\w+)(?:\.py)?`", (ROOT / "docs" / page).read_text()))
+        assert len(named) > 10
+        assert named <= files, f"{page}: {named - files}"

@@ -21,8 +21,9 @@ ALLOWED = {
     "catalog": {"catalog", "errors"},
     "download": {"download"},
     "download.__main__": {"download", "settings"},
-    "logs": {"settings", "errors"},
-    "gunicorn_log": set(),
+    "logs": {"settings", "errors", "terminal"},
+    "terminal": set(),
+    "gunicorn_log": {"terminal"},
     "notify": set(),
     "rundir": {"errors"},
     "master": {"catalog", "settings", "errors", "keys", "notify", "private", "rundir"},
@@ -125,3 +126,28 @@ def test_what_the_master_imports_leaves_ssl_and_asyncio_to_be_patched_by_gevent(
 
 def test_a_runner_never_imports_gevent():
     assert not loaded_by("import src.runner.server, src.engines.echo, src.text.template") & {"gevent"}
+
+
+# What makes code or objects of bytes, or does not go with gevent. Where one is allowed, and why.
+BARRED = {"pickle", "shelve", "marshal", "dill", "yaml", "tarfile", "zipfile", "multiprocessing", "grpc"}
+BARRED_CALLS = {"eval", "exec", "compile", "__import__"}
+BARRED_METHODS = {"torch.load", "os.system", "os.popen", "numpy.load", "joblib.load"}
+BARRED_BUT = {
+    "download.pypi": {"zipfile"},  # a wheel: one named member of a checked file, in a process of its own
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path) or "src")
+def test_nothing_makes_code_or_objects_of_bytes(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names} & BARRED
+        elif isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "").partition(".")[0]} & BARRED
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found |= {node.func.id} & BARRED_CALLS
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+            found |= {f"{owner}.{node.func.attr}"} & BARRED_METHODS
+    assert found == BARRED_BUT.get(module_name(path), set())

@@ -108,21 +108,26 @@ class Server:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        exchange = Exchange(self._request("POST", "/v1/chat/completions", msgspec.json.encode(body)), tokens, role)
+        return await self.post("/v1/chat/completions", msgspec.json.encode(body), asked=tokens, role=role)
+
+    async def post(self, path: str, body: bytes, headers: dict[str, str] | None = None, asked: int = 0, role: str = "") -> Exchange:
+        """Returns once it is asked; await its end()."""
+        exchange = Exchange(self._request("POST", path, body, headers or {}), asked, role)
         await self._connect(exchange)
         return exchange
 
     async def get(self, path: str) -> Any:
         """The decoded JSON at `path`, or None where there is none."""
-        exchange = Exchange(self._request("GET", path))
+        exchange = Exchange(self._request("GET", path, b"", {}))
         await self._connect(exchange)
         await exchange.end()
         with contextlib.suppress(msgspec.DecodeError, h11.RemoteProtocolError):
             status, body = read_body(exchange.pieces)
             return msgspec.json.decode(body) if status == 200 else None
 
-    def _request(self, method: str, path: str, body: bytes = b"") -> bytes:
+    def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
         head = f"{method} {self._path}{path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         return head.encode() + b"\r\n" + body

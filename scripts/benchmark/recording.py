@@ -69,10 +69,10 @@ def read(exchange: "Exchange", began: float) -> tuple[Answer, str]:
     return answer, "".join(text)
 
 
-def read_body(pieces: Pieces) -> tuple[int, bytes]:
-    """Status and body of a complete answer. Raises h11.RemoteProtocolError."""
+def read_body(pieces: Pieces, complete: bool = True) -> tuple[int, bytes]:
+    """Status and body of a complete answer, or of what has come of one. Raises h11.RemoteProtocolError."""
     status, parts = 0, []
-    for _, event in _http(pieces, complete=True):
+    for _, event in _http(pieces, complete):
         if isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

@@ -1,28 +1,71 @@
-"""A question to a model's runner that needs no generation. Knows no kind of question."""
+"""A question to a model's runner that needs no generation: asked anew where the runner dies. Knows no kind of question."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from src.api import access
+from src.api.pursuit import CONNECT_TRIES, FRUITLESS_TRIES, GUILTY, OUTSIDE
 from src.api.record import record
 from src.api.service import client_socket, service
 from src.client import Generation
-from src.errors import EngineUnavailable
+from src.errors import EngineCrashed, EngineUnavailable
 from src.protocol import Message
 
-CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
+
+class Question:
+    """Iterate over what answers it, till it is enough; None among it means that nothing came for a while.
+
+    A runner that dies is a pause: the next one is asked, and what has come already is not given again.
+    """
+
+    def __init__(self, model: str | None, request: Message) -> None:
+        """Raises ServiceError, ClientGone."""
+        access.see(model)
+        self._model, self._request = model, request
+        self._manager, self._client, self._deadline = service().manager, client_socket(), service().deadline()
+        self._begin()
+        self.model = record().model = self._ready.model
+
+    def __iter__(self) -> Iterator[Any]:
+        given = deaths = 0
+        for attempt in range(FRUITLESS_TRIES + 1):
+            skip = given
+            try:
+                for event in self._generation:
+                    if event is not None and skip:
+                        skip -= 1
+                        continue
+                    given += event is not None
+                    yield event
+            except EngineUnavailable:
+                self.close()
+                if attempt == FRUITLESS_TRIES:
+                    raise
+            before = self._ready
+            self._begin()
+            deaths += self._ready.pid != before.pid
+            if deaths >= GUILTY and self._ready.predecessor and self._ready.predecessor not in OUTSIDE:
+                how = self._ready.predecessor
+                raise EngineCrashed(f"The model's process died while it worked on this request, more than once, the last time by {how}.")
+
+    def close(self) -> None:
+        """Cancel it. Safe to call twice."""
+        self._generation.close()
+
+    def _begin(self) -> None:
+        for attempt in range(CONNECT_TRIES):
+            self._ready = self._manager.resolve(self._model, self._deadline, self._client)
+            try:
+                self._generation = Generation(self._ready, self._request, self._deadline, self._client)
+                return
+            except EngineUnavailable:
+                if attempt == CONNECT_TRIES - 1:
+                    raise
+                time.sleep(0.1)  # till the manager has noticed too
 
 
-def ask(model: str | None, request: Message) -> tuple[str, Generation]:
+def ask(model: str | None, request: Message) -> tuple[str, Question]:
     """The model's name, and what answers: it is the caller's to close. Raises ServiceError, ClientGone."""
-    access.see(model)
-    deadline, client = service().deadline(), client_socket()
-    for attempt in range(CONNECT_TRIES):
-        ready = service().manager.resolve(model, deadline, client)
-        record().model = ready.model
-        try:
-            return ready.model, Generation(ready, request, deadline, client)
-        except EngineUnavailable:
-            if attempt == CONNECT_TRIES - 1:
-                raise
-            time.sleep(0.1)  # till the manager has noticed too
-    raise AssertionError("unreachable")
+    question = Question(model, request)
+    return question.model, question

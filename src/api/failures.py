@@ -13,7 +13,12 @@ from src.api.shapes import body_for, openai_event
 from src.errors import ClientGone, ServiceError
 
 # SDKs would send these again by themselves, and the same would happen again.
-_NOT_TO_RETRY = {errors.EngineCrashed.code, errors.RequestTimeout.code}
+_NOT_TO_RETRY = {
+    errors.ChatTemplateError.code,
+    errors.ChatTemplateTooCostly.code,
+    errors.EngineCrashed.code,
+    errors.RequestTimeout.code,
+}
 
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
     404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),

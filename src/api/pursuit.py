@@ -75,7 +75,7 @@ class Pursuit:
 
     def _events(self) -> Iterator[Event | None]:
         if self._generation is None:
-            raise EngineUnavailable("The model's process cannot be reached.", retry_after=1)
+            raise EngineUnavailable("The model's process cannot be reached.", retry_after=self.ready.back_in)
         for event in self._generation:
             if event is None:
                 yield None

@@ -7,6 +7,7 @@
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +27,9 @@ from src.api.metrics import Teller
 from src.api.record import Record
 from src.errors import ServiceError
 from src.settings import Settings
+
+OWN_DESCRIPTORS = 64  # of a worker without a request: listener, logs, libraries; some to spare
+A_REQUESTS_DESCRIPTORS = 3  # its client, the model's process, its kept answer
 
 _PARSE_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     http_errors.LimitRequestLine: (
@@ -56,6 +60,7 @@ def enter(worker: Any) -> None:
         from src.api.tracing import Tracer  # only here: the SDK is not installed everywhere
 
         Record.watchers.append(Tracer(settings.otel_exporter_otlp_endpoint).request_ended)
+    worker.worker_connections = min(worker.worker_connections, _connections_that_fit())
     worker.handle_error = lambda request, client, address, error: _answer_broken_request(worker, client, error)
     times = Times(settings.header_timeout, worker.cfg.keepalive, settings.send_timeout)
     handle = worker.handle
@@ -76,9 +81,18 @@ def enter(worker: Any) -> None:
         os.kill(worker.ppid, signal.SIGTTOU)
 
 
+def _connections_that_fit() -> int:
+    """More wait in the listener's queue. Without a descriptor for the way to the model, those accepted could not be served."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(1, (limit - OWN_DESCRIPTORS) // A_REQUESTS_DESCRIPTORS)
+
+
 def begin_request(worker: Any, request: Any) -> None:
-    """Called before each request: at --max-requests, ask for a successor."""
+    """Called before each request: let others have their turn, and at --max-requests ask for a successor."""
     of_this_greenlet().serve(request)
+    # A client that always has the next request ready makes its greenlet wait for nothing: it would starve all others, and with
+    # them the heartbeat, for whose want the master would kill this worker.
+    gevent.sleep(0)
     if worker.nr + 1 >= worker.recycle_at:
         _ask_for_successor(worker)
 
@@ -101,7 +115,7 @@ def _watch_for_stop(worker: Any, grace: float) -> None:
     while not master.stopping():
         gevent.sleep(0.1)
     worker.alive = False  # a SIGTERM that came while this worker was starting was lost
-    draining.begin()
+    draining.begin(grace)
     Connection.end_all()
     give_up = time.monotonic() + grace
     while time.monotonic() < give_up and not master.stopping_at_once():

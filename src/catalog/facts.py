@@ -4,6 +4,8 @@ import re
 
 import msgspec
 
+MOST_BYTES = 2**40  # of anything that is computed from a file's own numbers: more is a lie
+
 
 class BrokenModel(Exception):
     """These files are no model, or not the whole of it. The message is the reason, without the model's name."""
@@ -31,9 +33,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kv_bytes(layers: int, kv_heads: int | list[int], key_length: int, value_length: int) -> int:
-    """Bytes one token takes in a 16-bit KV cache. `kv_heads`: of every layer, or a list with those of each."""
+    """Bytes one token takes in a 16-bit KV cache. `kv_heads`: of every layer, or a list with those of each. Raises BrokenModel."""
     heads = sum(kv_heads) if isinstance(kv_heads, list) else layers * kv_heads
-    return 2 * heads * (key_length + value_length)
+    size = 2 * heads * (key_length + value_length)
+    if size > MOST_BYTES:
+        raise BrokenModel(f"by its own numbers one token would take {size:,} bytes of KV cache")
+    return size
 
 
 def capabilities(template: str | None, *, embeddings: bool) -> tuple[str, ...]:

@@ -10,15 +10,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from src.catalog.facts import BrokenModel, Facts, NotAModel, capabilities, kv_bytes
+from src.catalog.facts import MOST_BYTES, BrokenModel, Facts, NotAModel, capabilities, kv_bytes
 
 MAX_HEADER_BYTES = 64 * 2**20  # the largest vocabularies take some ten
 MAX_KEPT_ARRAY = 4096  # elements; longer ones (a vocabulary) are only counted
+MAX_KEPT_TEXT = 2**20  # bytes; longer ones are only counted
+MAX_NAME = 2**16  # bytes of a key or a tensor's name, the format's own limit
+MAX_ENTRIES = 2**16  # values, and tensors; the largest models have some thousands
+MAX_TEXTS = 2**21  # in arrays; the largest vocabularies and their merges are below a million
 MAX_NESTING = 3
 MAX_DIMENSIONS = 8
 READ_BYTES = 2**20
 
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 # ggml's tensor types: name, elements of a block, bytes of a block (ggml-common.h).
@@ -64,7 +69,7 @@ def facts(headers: list[Header], weight_bytes: int) -> Facts:
     metadata, lengths = headers[0].metadata, headers[0].lengths
     tensors = [tensor for header in headers for tensor in header.tensors]
     kind = _text(metadata, "general.type") or "model"
-    architecture = _text(metadata, "general.architecture")
+    architecture = _text(metadata, "general.architecture", most=64)
     if kind != "model" or architecture == "clip":
         raise NotAModel(kind)
     if architecture is None:
@@ -74,18 +79,18 @@ def facts(headers: list[Header], weight_bytes: int) -> Facts:
 
     def number(key: str, default: int = 0) -> int:
         value = metadata.get(f"{architecture}.{key}")
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40 else default
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else default
 
     heads, width, layers = number("attention.head_count"), number("embedding_length"), number("block_count")
     kv_heads: Any = metadata.get(f"{architecture}.attention.head_count_kv", heads)
-    if not (isinstance(kv_heads, list) and all(isinstance(count, int) and 0 <= count < 2**20 for count in kv_heads)):
+    if not (isinstance(kv_heads, list) and all(isinstance(count, int) and 0 <= count < 2**16 for count in kv_heads)):
         kv_heads = number("attention.head_count_kv", heads)
     per_head = width // heads if heads else 0
     inner = number("ssm.inner_size")
     return Facts(
         architecture=architecture,
         parameters=sum(tensor.elements for tensor in tensors),
-        quantisation=_FILE_TYPES.get(metadata.get("general.file_type", -1)) or _most_frequent_type(tensors),
+        quantisation=_FILE_TYPES.get(_integer(metadata.get("general.file_type"))) or _most_frequent_type(tensors),
         context_length=number("context_length") or None,
         capabilities=capabilities(
             _text(metadata, "tokenizer.chat_template"), embeddings=f"{architecture}.pooling_type" in metadata
@@ -94,7 +99,7 @@ def facts(headers: list[Header], weight_bytes: int) -> Facts:
         kv_bytes_per_token=kv_bytes(
             layers, kv_heads, number("attention.key_length", per_head), number("attention.value_length", per_head)
         ),
-        state_bytes=4 * layers * inner * (number("ssm.state_size") + number("ssm.conv_kernel")),
+        state_bytes=min(4 * layers * inner * (number("ssm.state_size") + number("ssm.conv_kernel")), MOST_BYTES),
         vocabulary=lengths.get("tokenizer.ggml.tokens", number("vocab_size")),
         embedding_length=width,
         feed_forward_length=number("feed_forward_length"),
@@ -108,9 +113,13 @@ def _most_frequent_type(tensors: list[Tensor]) -> str:
     return by_type.most_common(1)[0][0]
 
 
-def _text(metadata: dict[str, Any], key: str) -> str | None:
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def _text(metadata: dict[str, Any], key: str, most: int = MAX_KEPT_TEXT) -> str | None:
     value = metadata.get(key)
-    return value if isinstance(value, str) else None
+    return value[:most] if isinstance(value, str) else None
 
 
 class _Reader:
@@ -121,6 +130,7 @@ class _Reader:
         self._left = min(size, MAX_HEADER_BYTES)  # bytes of the file that are not in the buffer yet
         self._buffer = b""
         self._at = 0
+        self._texts_left = MAX_TEXTS
         self.position = 0  # in the file
 
     def take(self, count: int) -> bytes:
@@ -137,12 +147,30 @@ class _Reader:
     def scalar(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
-    def text(self) -> str:
-        return self.take(self.scalar("Q")).decode(errors="replace")
+    def text(self) -> "str | _Length":
+        length = self.scalar("Q")
+        if length <= MAX_KEPT_TEXT:
+            return self.take(length).decode(errors="replace")
+        self.skip(length)
+        return _Length(length)
+
+    def name(self) -> str:
+        length = self.scalar("Q")
+        if length > MAX_NAME:
+            raise BrokenModel(f"its header has a name of {length} bytes")
+        return self.take(length).decode(errors="replace")
 
     def skip_texts(self, count: int) -> None:
+        self.count_texts(count)
         for _ in range(count):
-            self.skip(self.scalar("Q"))
+            self._fill(8)
+            self.skip(8 + _LENGTH.unpack_from(self._buffer, self._at)[0])
+
+    def count_texts(self, count: int) -> None:
+        """Each takes about half a microsecond."""
+        self._texts_left -= count
+        if self._texts_left < 0:
+            raise BrokenModel(f"its header has more than {MAX_TEXTS:,} texts in arrays")
 
     def room(self) -> int:
         """Bytes there still are."""
@@ -170,10 +198,14 @@ def _parse(reader: _Reader, size: int) -> Header:
     tensor_count, value_count = reader.scalar("Q"), reader.scalar("Q")
     if value_count * 13 + tensor_count * 24 > reader.room():  # the least that each takes
         raise BrokenModel(f"its header promises {value_count} values and {tensor_count} tensors, more than the file can hold")
+    if max(tensor_count, value_count) > MAX_ENTRIES:
+        raise BrokenModel(f"its header has {value_count:,} values and {tensor_count:,} tensors, and {MAX_ENTRIES:,} can be read")
     metadata: dict[str, Any] = {}
     lengths: dict[str, int] = {}
     for _ in range(value_count):
-        key = reader.text()
+        key = reader.name()
+        if key in metadata or key in lengths:
+            raise BrokenModel(f"its header has {key[:64]!r} twice")
         value = _value(reader, reader.scalar("I"), 0)
         if isinstance(value, _Length):
             lengths[key] = value.elements
@@ -216,13 +248,14 @@ def _value(reader: _Reader, kind: int, depth: int) -> Any:
     if kind == _STRING:
         reader.skip_texts(count)
     else:
+        reader.count_texts(4 * count)
         for _ in range(count):
             _value(reader, kind, depth + 1)
     return _Length(count)
 
 
 def _tensor(reader: _Reader) -> tuple[Tensor, int]:
-    name = reader.text()
+    name = reader.name()
     rank = reader.scalar("I")
     if rank > MAX_DIMENSIONS:
         raise BrokenModel(f"its tensor {name[:64]!r} has {rank} dimensions")

@@ -13,8 +13,12 @@ import msgspec
 
 from src.catalog.facts import BrokenModel, Facts, capabilities, kv_bytes
 
-MAX_CONFIG_BYTES = 16 * 2**20
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_CONFIG_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 16 * 2**20  # of a tokenizer's config or an index
+MAX_ELEMENTS = 2**20  # of any of these: each takes some hundred bytes of memory
+MAX_HEADER_BYTES = 32 * 2**20  # the format allows three times as much; the largest files have some two million bytes
+MAX_DIMENSIONS = 8
+MAX_LENGTHS = 64  # that embeddings may be cut to
 INDEX = "model.safetensors.index.json"
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8}
@@ -66,11 +70,11 @@ def _see_that_complete(folder: Path, weights: list[Path]) -> None:
     """Raises BrokenModel where the index names a file that is not there."""
     if not (folder / INDEX).is_file():
         return
-    places = _json(folder / INDEX).get("weight_map")
+    places = _json(folder / INDEX, MAX_FILE_BYTES).get("weight_map")
     wanted = {str(name) for name in places.values()} if isinstance(places, dict) else set()
     if missing := sorted(wanted - {path.name for path in weights}):
         raise BrokenModel(
-            f"it is not complete: {missing[0][:100]} is missing ({len(wanted) - len(missing)} of {len(wanted)} files are there)"
+            f"it is not complete: {_word(missing[0])} is missing ({len(wanted) - len(missing)} of {len(wanted)} files are there)"
         )
 
 
@@ -92,30 +96,46 @@ def _elements(path: Path) -> Counter[str]:
         raise BrokenModel(f"{path.name} is cut short: {size:,} of {needed:,} bytes are there")
     found: Counter[str] = Counter()
     for tensor in tensors:
-        found[tensor.dtype] += math.prod(tensor.shape)
+        found[tensor.dtype] += _count(tensor, path.name)
     return found
+
+
+def _count(tensor: _Header, name: str) -> int:
+    """The numbers a tensor holds. Raises BrokenModel where its shape does not fit the bytes it has."""
+    begin, end = tensor.data_offsets
+    if len(tensor.shape) > MAX_DIMENSIONS or min(tensor.shape, default=0) < 0 or not 0 <= begin <= end:
+        raise BrokenModel(f"{name} has a header that makes no sense: a tensor of shape {str(tensor.shape)[:60]} at {begin} to {end}")
+    count = math.prod(tensor.shape)
+    bits = _BITS.get(tensor.dtype)
+    if bits and -(-count * bits // 8) != end - begin:
+        raise BrokenModel(f"{name} has a header that makes no sense: {count:,} numbers of {tensor.dtype} in {end - begin:,} bytes")
+    return min(count, 8 * (end - begin))  # of a type that is not known here
 
 
 def _parameters(elements: Counter[str], mlx_bits: Any) -> int | None:
     """Of an MLX model each 32-bit word holds several weights, and what is stored beside them are scales."""
     if isinstance(mlx_bits, int) and 0 < mlx_bits <= 32:
         return elements["U32"] * 32 // mlx_bits or None
-    return sum(count for kind, count in elements.items() if kind[0] in "FB") or None
+    return sum(count for kind, count in elements.items() if kind[:1] in ("F", "B")) or None
 
 
 def _quantisation(config: dict[str, Any], elements: Counter[str], mlx_bits: Any) -> str | None:
     if mlx_bits:
-        return f"{mlx_bits}-bit"
+        return f"{str(mlx_bits)[:8]}-bit"
     other = config.get("quantization_config")
     if isinstance(other, dict) and _word(other.get("quant_method")):
-        return str(other["quant_method"])
-    return elements.most_common(1)[0][0] if elements else None
+        return _word(other["quant_method"])
+    return _word(elements.most_common(1)[0][0]) if elements else None
 
 
 def _matryoshka(config: dict[str, Any]) -> tuple[int, ...] | None:
     """As embedding models for vLLM state it (https://docs.vllm.ai/en/latest/models/pooling_models.html)."""
     lengths = config.get("matryoshka_dimensions")
-    if isinstance(lengths, list) and lengths and all(isinstance(length, int) and length > 0 for length in lengths):
+    if (
+        isinstance(lengths, list)
+        and 0 < len(lengths) <= MAX_LENGTHS
+        and all(type(length) is int and 0 < length < 2**31 for length in lengths)
+    ):
         return tuple(sorted(lengths))
     return () if config.get("is_matryoshka") is True else None
 
@@ -124,10 +144,10 @@ def _template(folder: Path) -> str | None:
     """Where models of the last years keep it, then where older ones do."""
     beside = folder / "chat_template.jinja"
     if beside.is_file():
-        return beside.read_text(errors="replace") if beside.stat().st_size <= MAX_CONFIG_BYTES else None
+        return beside.read_text(encoding="utf-8", errors="replace") if beside.stat().st_size <= MAX_CONFIG_BYTES else None
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            found = _json(folder / name).get("chat_template")
+            found = _json(folder / name, MAX_FILE_BYTES).get("chat_template")
             if isinstance(found, list):  # several, by name: the default one counts
                 found = next((item.get("template") for item in found if isinstance(item, dict) and item.get("name") == "default"), None)
             if isinstance(found, str):
@@ -135,11 +155,14 @@ def _template(folder: Path) -> str | None:
     return None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
+        if path.stat().st_size > most:
             raise BrokenModel(f"its {path.name} is larger than such a file ever is")
-        content = json.loads(path.read_bytes())  # not msgspec: configs hold Infinity and NaN
+        data = path.read_bytes()
+        if sum(map(data.count, (b"[", b"{", b","))) > MAX_ELEMENTS:
+            raise BrokenModel(f"its {path.name} holds more than such a file ever does")
+        content = json.loads(data)  # not msgspec: configs hold Infinity and NaN
     except FileNotFoundError as error:
         raise BrokenModel(f"its {path.name} is missing") from error
     except (ValueError, RecursionError) as error:
@@ -151,8 +174,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _number(config: dict[str, Any], key: str, default: int = 0) -> int:
     value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40 else default
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else default
 
 
 def _word(value: Any) -> str | None:
-    return value[:64] if isinstance(value, str) else None
+    """A text that can be shown and sent: JSON may hold half a surrogate pair."""
+    return "".join(character if character.isprintable() else "?" for character in value[:100]) if isinstance(value, str) else None

@@ -25,6 +25,10 @@ from src.catalog.options import NONE, ModelOptions
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
+# What a reader may meet in a file that it was not written for.
+LIES = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model. `path` is a GGUF file (of a split one, the first part) or a folder with safetensors."""
 
@@ -143,6 +147,8 @@ def _open(found: _Found) -> _Contents | None:
         return _Contents(found.format, Facts(), str(error))
     except OSError as error:
         return _Contents(found.format, Facts(), f"it cannot be read: {error.strerror}")
+    except LIES as error:  # one file must not hide all the others
+        return _Contents(found.format, Facts(), f"its header makes no sense ({type(error).__name__})")
 
 
 def _models(folder: Folder, *, is_root: bool) -> Iterator[_Found]:

@@ -107,6 +107,7 @@ class Engine(ABC):
     context_length: int  # longest prompt + completion of one job, in tokens
     device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
     embedding_length: int = 0  # numbers of an input's vector; 0: this model cannot embed
+    generates: bool = True  # False: it can do nothing else, and takes no jobs
 
     @abstractmethod
     def add(self, job: Job) -> None:

@@ -23,11 +23,13 @@ class Fleet:
     The caller holds `lock` when it calls start, succeed or retire: two of them must not take the same room.
     """
 
-    def __init__(self, settings: Settings, planner: Planner) -> None:
+    def __init__(self, settings: Settings, planner: Planner, proven: Iterable[str] = ()) -> None:
+        """`proven`: names of models that were loaded by the manager before."""
         self.lock = asyncio.Lock()
         self.successors: dict[str, asyncio.Task[Supervised]] = {}
         self._settings = settings
         self._planner = planner
+        self._proven = set(proven)
         self._serving: dict[str, Supervised] = {}
         self._loading: set[Supervised] = set()  # successors among them
         self._leaving: dict[Supervised, asyncio.Task[None]] = {}
@@ -187,7 +189,8 @@ class Fleet:
             self._leaving.pop(model, None)
 
     def _supervise(self, entry: ModelEntry, plan: Plan, engines: list[str]) -> Supervised:
-        model = Supervised(entry, [self._planner.attempt(entry, plan._replace(engine=engine)) for engine in engines])
+        attempts = [self._planner.attempt(entry, plan._replace(engine=engine)) for engine in engines]
+        model = Supervised(entry, attempts, proven=entry.name in self._proven)
         self._loading.add(model)
         self._keep(self._forget_loading(model))
         return model

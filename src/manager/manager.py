@@ -27,11 +27,11 @@ class Manager:
     def __init__(self, settings: Settings, run_dir: Path) -> None:
         self.settings = settings
         self.planner = Planner(settings, run_dir)
-        self.fleet = Fleet(settings, self.planner)
-        complain = lambda message: logs.models.error("{}. What it said before counts till it is right", message)  # noqa: E731
-        self.library = OneModel(ECHO) if settings.inference_engine == "echo" else Library(settings.models_path, complain)
         self._roster = Roster(run_dir / "loaded.json")
         self.before = self._roster.read()  # the manager that died, where this one takes its place
+        self.fleet = Fleet(settings, self.planner, self.before.models)
+        complain = lambda message: logs.models.error("{}. What it said before counts till it is right", message)  # noqa: E731
+        self.library = OneModel(ECHO) if settings.inference_engine == "echo" else Library(settings.models_path, complain)
         self._default: str | None = self.before.default  # what was switched to
         self._unawaited: set[asyncio.Future[Supervised]] = set()
 
@@ -182,6 +182,7 @@ def _ready(model: Supervised) -> ModelReady:
         sampling=model.entry.options.sampling(),
         pid=model.pid or 0,
         predecessor=model.last_death,
+        back_in=model.back_in,
     )
 
 

@@ -14,6 +14,7 @@ from src.manager.metrics import count
 from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.protocol import (
+    BACKLOG,
     MAX_LINE_BYTES,
     AskDownloads,
     AskMetrics,
@@ -47,7 +48,7 @@ class ManagerServer:
         self._exposition = exposition
 
     async def bind(self, path: str) -> None:
-        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES, backlog=BACKLOG)
         os.chmod(path, 0o600)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -52,8 +52,8 @@ class Attempt(NamedTuple):
 class Supervised:
     """A model that is loaded, being loaded, or has failed. state: loading, ready, failed, unloading, gone."""
 
-    def __init__(self, entry: ModelEntry, attempts: list[Attempt]) -> None:
-        """`attempts`: the first that loads is kept."""
+    def __init__(self, entry: ModelEntry, attempts: list[Attempt], *, proven: bool = False) -> None:
+        """`attempts`: the first that loads is kept. `proven`: it was loaded before, by the manager before this one."""
         self.entry = entry
         self.state = "loading"
         self.stage = "reading_weights"  # of the load: reading_weights, warming_up
@@ -64,6 +64,7 @@ class Supervised:
         self.last_death: str | None = None
         self.used_at = time.monotonic()
         self.ready_at = 0.0  # in time.monotonic() seconds
+        self.back_in = 1  # seconds that its process took to start and to load, as it is told to who has to come again
         self.replace_tried_at = 0.0  # the last time a successor was tried, in time.monotonic() seconds
         self.first_private_bytes = 0  # of its process once it was ready
         self._attempts = deque(attempts)
@@ -71,6 +72,8 @@ class Supervised:
         self._deaths = 0  # in a row
         self._began_at = time.monotonic()  # of the last load
         self._killed_for: str | None = None
+        self._died_loading: str | None = None  # how, in the last load
+        self._proven = proven
         self._oom_kills = 0  # of this machine, when the process was started
         self._tokens = TokenMeter(entry.name)
         self._changed = asyncio.Condition()
@@ -163,6 +166,11 @@ class Supervised:
                 await self._kill()
                 if self.state == "unloading":  # stopped while it was loading
                     return
+                # A model that has loaded before can be loaded: this death is one more, and no reason to give it up.
+                if self._died_loading and self._proven:
+                    if await self._count_death(self._died_loading, steady=False):
+                        continue
+                    return
                 figures.LOADS.labels(self.entry.name, self.spec.engine, "failed").inc()
                 if await self._fall_back(str(error)):
                     continue
@@ -173,17 +181,22 @@ class Supervised:
             if self.state == "unloading":
                 return
             # In a row are those that served nobody: a model must not be given up for some requests that kill it.
-            steady = await self._has_served() or time.monotonic() - began > STEADY_SECONDS
-            self._deaths = 1 if steady else self._deaths + 1
-            if self._deaths > len(BACKOFF):
-                await self._become("failed", f"its runner died {self._deaths} times in a row, last by {reason}")
-                logs.models.error("Model {} is given up: {}", self.entry.name, self.reason)
+            if not await self._count_death(reason, steady=await self._has_served() or time.monotonic() - began > STEADY_SECONDS):
                 return
-            logs.models.error("The runner of {} died ({}) and is started again", self.entry.name, reason)
-            self.restarts += 1
-            figures.RESTARTS.labels(self.entry.name).inc()
-            await self._become("loading")
-            await asyncio.sleep(BACKOFF[self._deaths - 1])
+
+    async def _count_death(self, reason: str, *, steady: bool) -> bool:
+        """Whether another is to be started, after a while; else the model has failed. `steady`: it was not a death in a row."""
+        self._deaths = 1 if steady else self._deaths + 1
+        if self._deaths > len(BACKOFF):
+            await self._become("failed", f"its runner died {self._deaths} times in a row, last by {reason}")
+            logs.models.error("Model {} is given up: {}", self.entry.name, self.reason)
+            return False
+        logs.models.error("The runner of {} died ({}) and is started again", self.entry.name, reason)
+        self.restarts += 1
+        figures.RESTARTS.labels(self.entry.name).inc()
+        await self._become("loading")
+        await asyncio.sleep(BACKOFF[self._deaths - 1])
+        return True
 
     async def _fall_back(self, reason: str) -> bool:
         """Go on to the next engine, where there is one."""
@@ -198,12 +211,14 @@ class Supervised:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.spec.socket)
         logs.models.info("Loading {} with {}", self.entry.name, self.spec.engine)
+        started_at = time.monotonic()
         # Its standard input is a pipe that nothing is written to: its end tells the runner that the manager is gone.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "src.runner", msgspec.json.encode(self.spec).decode(),
             stdin=PIPE, stdout=PIPE, env=self._attempts[0].environ, cwd=Path(__file__).parents[2], limit=MAX_LINE_BYTES,
         )  # fmt: skip
         self.stage, self._began_at, self._killed_for = "reading_weights", time.monotonic(), None
+        self._died_loading = None
         self._oom_kills = memory.oom_kills()
         self._tokens.restart()
         report = await self._report()
@@ -212,7 +227,8 @@ class Supervised:
             report = await self._report()
         if isinstance(report, Failed):
             raise ModelLoadFailed(report.message)
-        self.ready, self.ready_at = report, time.monotonic()
+        self.ready, self.ready_at, self._proven = report, time.monotonic(), True
+        self.back_in = max(1, min(LONGEST_WAIT, math.ceil(self.ready_at - started_at)))
         logs.models.info(
             "Model {} is ready after {} s: engine {} {} on {}, context {} tokens, pid {}",
             self.entry.name, report.load_seconds, self.spec.engine, report.engine_version, report.device, report.context_length, self.pid,
@@ -227,7 +243,7 @@ class Supervised:
         assert self._process and self._process.stdout
         line = await self._process.stdout.readline()
         if not line:
-            how = await self._death()
+            how = self._died_loading = await self._death()
             hint = ", as from a kernel that is out of memory" if how == "signal SIGKILL" else ""
             raise ModelLoadFailed(f"its runner died while loading, by {how}{hint}")
         report: RunnerLoading | RunnerReady | Failed = decode(line, RunnerReport)

@@ -73,6 +73,7 @@ class ModelReady(Message, frozen=True, kw_only=True):
     sampling: dict[str, float] = {}  # of requests that do not say otherwise
     pid: int = 0  # of its process
     predecessor: str | None = None  # how the process before it died: "signal SIGSEGV", "exit status 1"; None: it did not
+    back_in: int = 1  # seconds, at most 120, that another one would take to be ready, by how long this one took
 
 
 class LoadProgress(Message, frozen=True, kw_only=True):

@@ -87,18 +87,21 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     try:
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, spec)
+        template = _template(spec, tokenizer, settings.template_seconds)
         generator = Generator(
             loop,
             tokenizer,
-            _template(spec, tokenizer),
+            template,
             engine.context_length,
             _grammar_limits(settings),
             spec.tool_format,
             settings.max_prompt_tokens,
             settings.queue_timeout,
+            writes=engine.generates,
         )
+        embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         _tell(report, RunnerLoading(stage="warming_up"))
-        await _answer_canary(generator)
+        await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
     except ServiceError as error:
         _tell(report, Failed.of(error))
         return 1
@@ -109,7 +112,6 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     draining = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
     texts = Texts(tokenizer, generator.prompts, engine.context_length)
-    embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,
@@ -123,6 +125,8 @@ async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
     await server.drain()
     loop.close()
     generator.close()
+    if template:
+        template.close()
     tokenizer.close()
     return 0
 
@@ -134,6 +138,12 @@ async def _answer_canary(generator: Generator) -> None:
         if isinstance(event, Finished) and event.completion_tokens == 1:
             return
     raise ModelLoadFailed("it was loaded, but did not answer a first prompt")
+
+
+async def _embed_canary(embedder: Embedder) -> None:
+    """The same for a model that can do nothing else. Raises ServiceError."""
+    async for _ in embedder.embed(Embed(prompts=[TextPrompt(text="Hello")])):
+        pass
 
 
 def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
@@ -167,11 +177,17 @@ def _tokenizer(spec: RunnerSpec) -> Tokenizer:
     return GGUFTokenizer(spec.options.model_path)
 
 
-def _template(spec: RunnerSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+def _template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
     source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
     if source is None:
         return None
-    return ChatTemplate(source, bos_text=tokenizer.bos_text, eos_text=tokenizer.eos_text, special_texts=tokenizer.special_texts)
+    return ChatTemplate(
+        source,
+        bos_text=tokenizer.bos_text,
+        eos_text=tokenizer.eos_text,
+        special_texts=tokenizer.special_texts,
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":

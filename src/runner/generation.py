@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from src.engines.base import Grammar, Job, Step
-from src.errors import InvalidValue, QueueTimeout
+from src.errors import InvalidValue, QueueTimeout, UnsupportedField
 from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started
 from src.runner.choice import Choice
 from src.runner.grammars import Grammars, functions_of
@@ -60,9 +60,12 @@ class Generator:
         tool_format: str | None = None,
         longest_prompt: int = 0,
         patience: float = 0,
+        *,
+        writes: bool = True,
     ) -> None:
-        """`longest_prompt` in tokens, `patience` in seconds till a request is begun; 0: any. Raises ModelLoadFailed for a
-        `tool_format` that is not known."""
+        """`longest_prompt` in tokens, `patience` in seconds till a request is begun; 0: any. `writes`: whether the model does.
+        Raises ModelLoadFailed for a `tool_format` that is not known."""
+        self._writes = writes
         self._loop = loop
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format) if template else None
@@ -78,6 +81,8 @@ class Generator:
 
     async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
+        if not self._writes:
+            raise UnsupportedField("This model was made for embeddings and writes no text: ask /v1/embeddings.", "model")
         received = time.monotonic()
         trial = await self._turnstile.enter(request.deaths)
         try:

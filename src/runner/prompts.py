@@ -28,6 +28,9 @@ class Prompts:
     def encode_input(self, prompt: TextPrompt | TokenPrompt) -> list[int]:
         """Tokens of a text that is to be embedded: they may fill the context."""
         tokens = self._tokens_of(prompt, "input")
+        closing = self._tokenizer.closing_token
+        if closing is not None and isinstance(prompt, TextPrompt) and tokens[-1:] != [closing]:
+            tokens = [*tokens, closing]
         if not tokens:
             raise InvalidValue("The input is empty.", "input")
         if len(tokens) > self._context_length:

@@ -9,7 +9,19 @@ from typing import Any
 from loguru import logger
 
 from src.errors import InternalError, InvalidValue, QueueTimeout, ServiceError, TooManyRequests
-from src.protocol import MAX_LINE_BYTES, AskStats, Failed, Generate, Message, ProtocolError, RunnerRequest, RunnerStats, decode, encode
+from src.protocol import (
+    BACKLOG,
+    MAX_LINE_BYTES,
+    AskStats,
+    Failed,
+    Generate,
+    Message,
+    ProtocolError,
+    RunnerRequest,
+    RunnerStats,
+    decode,
+    encode,
+)
 from src.runner.loop import EngineLoop
 from src.runner.pace import Pace
 
@@ -39,7 +51,7 @@ class RunnerServer:
     async def bind(self, path: str) -> None:
         """From here on the socket can be connected to."""
         self._path = path
-        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES, backlog=BACKLOG)
         os.chmod(path, 0o600)
 
     async def drain(self) -> None:

@@ -44,7 +44,7 @@ class Limits(Group):
     max_template_variables: int = Field(16, ge=0, description="entries of chat_template_kwargs")
     max_template_variable_length: int = Field(1024, ge=1, description="characters of one of them")
 
-    # Grammars
+    # Grammars and templates
     max_grammar_bytes: int = Field(
         64 * 1024, ge=1, description="size of a JSON schema (also a tool's), regular expression, list of choices or grammar"
     )
@@ -52,3 +52,4 @@ class Limits(Group):
     max_grammar_properties: int = Field(400, ge=1, le=10_000, description="properties of one object in a JSON schema")
     max_grammar_choices: int = Field(1024, ge=1, description="texts that an answer may be one of (guided_choice)")
     grammar_compile_seconds: float = Field(5, gt=0, le=60, description="seconds it may take to compile a grammar")
+    template_seconds: float = Field(2, gt=0, le=60, description="seconds of processor time a model's chat template may take on a request")

@@ -47,6 +47,7 @@ class GGUFTokenizer(Tokenizer):
         self.end_tokens = tuple(token for token in range(self.vocab_size) if ll.llama_vocab_is_eog(self._vocab, token))
         bos = ll.llama_vocab_bos(self._vocab)
         self.bos_token = bos if bos >= 0 and ll.llama_vocab_get_add_bos(self._vocab) else None
+        self.closing_token = self._find_closing_token()
         self.bos_text = self._text(bos)
         self.eos_text = self._text(ll.llama_vocab_eos(self._vocab))
         self.special_texts = tuple(self._find_special_texts())
@@ -63,6 +64,13 @@ class GGUFTokenizer(Tokenizer):
 
     def _text(self, token: int) -> str:
         return ll.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
+
+    def _find_closing_token(self) -> int | None:
+        """BERT's separator; the end token of such as were made of chat models."""
+        vocab = self._vocab
+        if ll.llama_vocab_get_add_sep(vocab):
+            return int(ll.llama_vocab_sep(vocab))
+        return int(ll.llama_vocab_eos(vocab)) if ll.llama_vocab_get_add_eos(vocab) else None
 
     def _special_text(self, token: int) -> str:
         return self._text(token)

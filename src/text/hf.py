@@ -30,6 +30,7 @@ GAPS = (  # how models call the tokens around a gap: before its prefix, its suff
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
 )
+LIES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # what files that nobody checked lead to
 SHRINK = 4  # how many bytes a normalizer may make one of: three Hangul letters of three bytes are one syllable of three
 
 
@@ -39,6 +40,13 @@ class HFTokenizer(Tokenizer):
     def __init__(self, folder: str | Path) -> None:
         """Raises ModelLoadFailed, naming the folder and the file."""
         folder = Path(folder)
+        try:
+            self._read(folder)
+        except LIES as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ModelLoadFailed(f"{folder.name} has files of a tokenizer that make no sense ({reason})") from error
+
+    def _read(self, folder: Path) -> None:
         config = _read_json(folder / "tokenizer_config.json")
         self._vocabulary = _load(folder)
         _mark_added_tokens(self._vocabulary, config)
@@ -50,6 +58,7 @@ class HFTokenizer(Tokenizer):
         self.bos_text = _token_text(config.get("bos_token"))
         self.eos_text = _token_text(config.get("eos_token"))
         self.bos_token = self._vocabulary.token_to_id(self.bos_text) if self._wants_bos(config) else None
+        self.closing_token = self._find_closing_token()
         self.special_texts = tuple(
             token.content for token in self._added.values() if token.special or MARKER.fullmatch(token.content) if token.content
         )
@@ -64,6 +73,11 @@ class HFTokenizer(Tokenizer):
         for name in ("config.json", "generation_config.json"):
             stated = _read_json(folder / name).get("eos_token_id")
             ids |= set(stated) if isinstance(stated, list) else {stated}
+        if wrong := [id for id in ids - {None} if type(id) is not int or not 0 <= id < self.vocab_size]:
+            raise ModelLoadFailed(
+                f"{folder.name} names the end token {str(wrong[0])[:40]}, which is not in its vocabulary of {self.vocab_size}: "
+                "see eos_token_id in its config.json and generation_config.json"
+            )
         return tuple(sorted(id for id in ids if id is not None))
 
     def _wants_bos(self, config: dict[str, Any]) -> bool:
@@ -75,6 +89,11 @@ class HFTokenizer(Tokenizer):
             return bool(stated)
         first: list[int] = self._vocabulary.encode("a").ids[:1]
         return first == [self._vocabulary.token_to_id(self.bos_text)]
+
+    def _find_closing_token(self) -> int | None:
+        """What the vocabulary's own post-processor puts behind a text."""
+        text, whole = self._ids("a"), self._vocabulary.encode("a").ids
+        return whole[-1] if whole and whole[-1:] != text[-1:] else None
 
     def _find_gap(self) -> tuple[int, int, int] | None:
         for texts in GAPS:
@@ -187,10 +206,12 @@ def _is_byte_level(decoder: dict[str, Any] | None, name: str) -> bool:
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="replace")
     template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
     if isinstance(template, list):  # several, by name
         template = next((one["template"] for one in template if one["name"] == "default"), None)
+    if not isinstance(template, str | None):
+        raise ModelLoadFailed(f"{folder.name} has a chat_template that is no text")
     return template
 
 
@@ -203,7 +224,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {error}") from error
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {str(error)[:200]}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON object")
     return content

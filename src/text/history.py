@@ -5,15 +5,18 @@ all. Where a template does not show tools or calls, they are told in words: see 
 """
 
 import json
+from itertools import islice
 from typing import Any
 
-from src.errors import InvalidValue
+from src.errors import ChatTemplateError, InvalidValue
 from src.text.template import ChatTemplate
 from src.text.tools import by_name, detect, mistral, words
 from src.text.tools.call import Call, Function
 
 Message = dict[str, Any]
 NAME, KEY, RESULT, SAID = "probe_function", "probe_key", "probe_result", "probe_text"
+MOST_SHOWN = 1 << 16  # characters of a prompt in which a call is looked for
+MOST_PLACES, MOST_CALL = 256, 2048  # where it may begin, and its characters
 ARGUMENTS = {KEY: "probe_value"}
 TOOL = {
     "type": "function",
@@ -60,7 +63,7 @@ class History:
     def _try(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
         try:
             return self._template.render(messages, tools=tools)
-        except InvalidValue:
+        except (InvalidValue, ChatTemplateError):
             return ""
 
     def _shown_calls(self, form: "tuple[bool, str | None]", times: int = 1) -> str:
@@ -83,9 +86,10 @@ class History:
     def _can_be_read(self, shown: str) -> bool:
         """Whether the call that the template has written is one for the format's reader."""
         first = self._format.write([Call(NAME, ARGUMENTS)])[0]
-        for place in (place for place, character in enumerate(shown) if character == first):
+        places = (place for place, character in enumerate(shown[:MOST_SHOWN]) if character == first)
+        for place in islice(places, MOST_PLACES):
             reader = self._format.reader([Function(NAME)])
-            said = reader.push(shown[place:])
+            said = reader.push(shown[place : place + MOST_CALL])
             said.add(reader.flush())
             if said.calls and said.calls[0].name == NAME and KEY in "".join(piece.arguments for piece in said.calls):
                 return True

@@ -16,6 +16,7 @@ class Tokenizer(ABC):
     eos_text: str
     special_texts: tuple[str, ...]  # control tokens, as encode parses them: what user text must not smuggle in
     chat_template: str | None  # Jinja source
+    closing_token: int | None = None  # what ends a text that is to be embedded, where the model was trained so
     gap: tuple[int, int, int] | None = None  # tokens before a gap's prefix, its suffix and what fills it, where it was trained with such
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:

@@ -1,21 +1,18 @@
 """Anthropic's Messages API over HTTP, by the echo engine and by Anthropic's own client."""
 
-import json
-
 import anthropic
 import httpx
-import httpx2
 import pytest
 
 from src.api.message_events import MessageRenderer
 from src.api.render import Wants
 from src.api.schema import CountTokensRequest, MessagesRequest, parse
 from src.errors import InternalError
-from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
+from src.protocol import Ended, Finished
+from tests.api.named_events import SAID, TOLD, events, replaying
 
 PATH = "/v1/messages"
 HELLO = {"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
-SAID = "user: hello\n"
 
 
 def check_error(response: httpx.Response, status: int, kind: str, told: str) -> None:
@@ -27,15 +24,6 @@ def check_error(response: httpx.Response, status: int, kind: str, told: str) -> 
     assert set(body["error"]) == {"type", "message"}
     assert body["error"]["type"] == kind
     assert told in body["error"]["message"]
-
-
-def events(response: httpx.Response) -> list[dict]:
-    found = []
-    for block in response.text.strip().split("\n\n"):
-        name, data = block.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -245,18 +233,6 @@ def test_an_output_format_is_a_response_format():
     assert format == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
 
 
-EVENTS = [
-    Started(prompt_tokens=9, cached_tokens=4, queue_seconds=0),
-    Delta(reasoning="I "),
-    None,
-    Delta(reasoning="see."),
-    Delta(text="Let me "),
-    Delta(text="look.", tool_calls=[ToolCallDelta(index=0, id="c1", name="weather")]),
-    Delta(tool_calls=[ToolCallDelta(index=0, arguments='{"city": ')]),
-    Delta(tool_calls=[ToolCallDelta(index=0, arguments='"Paris"}'), ToolCallDelta(index=1, id="c2", name="time", arguments="{}")]),
-    Ended(reason="tool_calls"),
-    Finished(prompt_tokens=9, completion_tokens=20, cached_tokens=4),
-]
 CONTENT = [
     {"type": "thinking", "thinking": "I see.", "signature": ""},
     {"type": "text", "text": "Let me look."},
@@ -270,14 +246,14 @@ def renderer() -> MessageRenderer:
 
 
 def test_thinking_text_and_calls_are_blocks_one_after_another():
-    chunks = [chunk for chunk in renderer().chunks(EVENTS) if chunk]
+    chunks = [chunk for chunk in renderer().chunks(TOLD) if chunk]
     blocks = [(chunk["type"][14:], chunk["index"]) for chunk in chunks if chunk["type"].startswith("content_block")]
     assert [block for block in blocks if block[0] != "delta"] == [(what, index) for index in range(4) for what in ("start", "stop")]
     assert [index for what, index in blocks if what == "delta"] == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_the_plain_message_is_the_fold_of_its_events():
-    message = renderer().fold(renderer().chunks(EVENTS))
+    message = renderer().fold(renderer().chunks(TOLD))
     assert message["content"] == CONTENT
     assert message["stop_reason"] == "tool_use"
     assert message["usage"] == {
@@ -289,10 +265,9 @@ def test_the_plain_message_is_the_fold_of_its_events():
 
 
 def test_anthropics_client_makes_the_same_message_of_the_stream():
-    frames = b"".join(renderer().frames(renderer().chunks(EVENTS)))
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=frames))
+    http = replaying(renderer().frames(renderer().chunks(TOLD)))
     with (
-        anthropic.Anthropic(base_url="http://x", api_key="none", http_client=httpx2.Client(transport=transport)) as client,
+        anthropic.Anthropic(base_url="http://x", api_key="none", http_client=http) as client,
         client.messages.stream(model="m", max_tokens=9, messages=HELLO["messages"]) as stream,
     ):
         message = stream.get_final_message()
@@ -300,13 +275,13 @@ def test_anthropics_client_makes_the_same_message_of_the_stream():
 
 
 def test_a_call_cut_by_max_tokens_has_no_input():
-    events = [EVENTS[0], *EVENTS[5:7], Ended(reason="length"), Finished(prompt_tokens=9, completion_tokens=100, cached_tokens=4)]
-    message = renderer().fold(renderer().chunks(events))
+    told = [TOLD[0], *TOLD[5:7], Ended(reason="length"), Finished(prompt_tokens=9, completion_tokens=100, cached_tokens=4)]
+    message = renderer().fold(renderer().chunks(told))
     assert (message["content"][-1]["input"], message["stop_reason"]) == ({}, "max_tokens")
 
 
 def test_silence_is_a_ping_and_a_failure_an_error_event():
-    frames = list(renderer().frames(renderer().chunks(EVENTS)))
+    frames = list(renderer().frames(renderer().chunks(TOLD)))
     assert frames.count(b'event: ping\ndata: {"type":"ping"}\n\n') == 2
     failed = renderer().failed(InternalError("x"))
     assert failed == b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n'

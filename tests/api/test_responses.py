@@ -3,7 +3,6 @@
 import json
 
 import httpx
-import httpx2
 import openai
 import pytest
 
@@ -12,22 +11,12 @@ from src.api.response_events import ResponseRenderer
 from src.api.response_store import ResponseStore, Stored
 from src.api.schema import ResponsesRequest, parse
 from src.errors import InternalError
-from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
+from tests.api.named_events import SAID, TOLD, events, replaying
 from tests.api.test_routes import check_error
 from tests.server import Server
 
 PATH = "/v1/responses"
 HELLO = {"model": "echo", "input": "hello"}
-SAID = "user: hello\n"
-
-
-def events(response: httpx.Response) -> list[dict]:
-    found = []
-    for block in response.text.strip().split("\n\n"):
-        name, data = block.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +273,20 @@ def test_functions_and_their_outputs_become_those_of_a_chat():
     }
 
 
+def test_reasoning_that_tells_nothing_is_no_message_and_two_are_one():
+    def thought(*texts: str) -> dict:
+        return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text} for text in texts]}
+
+    sealed = {"type": "reasoning", "summary": [], "encrypted_content": "…"}
+    said = [{"role": "user", "content": "a"}, sealed, {"role": "user", "content": "b"}, thought("1", "2"), sealed, thought("3")]
+    messages = parse(ResponsesRequest, {"input": [*said, {"role": "assistant", "content": "c"}, sealed]}).chat()["messages"]
+    assert messages == [
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c", "reasoning_content": "1\n2\n3"},
+    ]
+
+
 def test_allowed_tools_are_those_that_are_shown():
     tools = [{"type": "function", "name": name} for name in ("a", "b")]
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "b"}]}
@@ -291,18 +294,6 @@ def test_allowed_tools_are_those_that_are_shown():
     assert (body["tools"], body["tool_choice"]) == ([{"type": "function", "function": {"name": "b"}}], "required")
 
 
-EVENTS = [
-    Started(prompt_tokens=9, cached_tokens=4, queue_seconds=0),
-    Delta(reasoning="I "),
-    None,
-    Delta(reasoning="see."),
-    Delta(text="Let me "),
-    Delta(text="look.", tool_calls=[ToolCallDelta(index=0, id="c1", name="weather")]),
-    Delta(tool_calls=[ToolCallDelta(index=0, arguments='{"city": ')]),
-    Delta(tool_calls=[ToolCallDelta(index=0, arguments='"Paris"}'), ToolCallDelta(index=1, id="c2", name="time", arguments="{}")]),
-    Ended(reason="tool_calls"),
-    Finished(prompt_tokens=9, completion_tokens=20, cached_tokens=4, reasoning_tokens=2),
-]
 ECHO = {"parallel_tool_calls": True, "tools": [], "tool_choice": "auto", "temperature": 1.0, "top_p": 1.0}
 
 
@@ -311,7 +302,7 @@ def renderer() -> ResponseRenderer:
 
 
 def test_reasoning_text_and_calls_are_items_one_after_another():
-    response = renderer().fold(renderer().chunks(EVENTS))
+    response = renderer().fold(renderer().chunks(TOLD))
     assert [(item["type"], item["status"]) for item in response["output"]] == [
         ("reasoning", "completed"),
         ("message", "completed"),
@@ -325,17 +316,16 @@ def test_reasoning_text_and_calls_are_items_one_after_another():
 
 
 def test_events_are_frozen_when_they_are_told():
-    seen = [json.loads(json.dumps(chunk)) for chunk in renderer().chunks(EVENTS)]  # as a stream sends them
+    seen = [json.loads(json.dumps(chunk)) for chunk in renderer().chunks(TOLD)]  # as a stream sends them
     added = [event for event in seen if event and event["type"] == "response.output_item.added"]
     assert len(added) == 4
     assert all(event["item"]["status"] == "in_progress" and not event["item"].get("content") for event in added)
 
 
 def test_openais_client_makes_the_same_response_of_the_stream():
-    frames = b"".join(renderer().frames(renderer().chunks(EVENTS)))
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=frames))
+    http = replaying(renderer().frames(renderer().chunks(TOLD)))
     with (
-        openai.OpenAI(base_url="http://x/v1", api_key="none", http_client=httpx2.Client(transport=transport)) as client,
+        openai.OpenAI(base_url="http://x/v1", api_key="none", http_client=http) as client,
         client.responses.stream(model="m", input="x") as stream,
     ):
         kinds = [event.type for event in stream]
@@ -347,7 +337,7 @@ def test_openais_client_makes_the_same_response_of_the_stream():
 
 def test_a_failure_is_the_last_event():
     of = renderer()
-    for _ in zip(range(3), of.chunks(EVENTS), strict=False):
+    for _ in zip(range(3), of.chunks(TOLD), strict=False):
         pass
     name, data = of.failed(InternalError("x")).decode().strip().split("\n")
     event = json.loads(data.removeprefix("data: "))

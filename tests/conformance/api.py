@@ -31,9 +31,10 @@ class Stream:
 class Api:
     """With `streams`, every answer is asked for both ways; the two have to be equal, and the streamed one is handed on."""
 
-    def __init__(self, url: str, model: str, key: str = "none") -> None:
+    def __init__(self, url: str, model: str, key: str = "none", *, keep_alive: bool = True) -> None:
         headers = {"Authorization": f"Bearer {key}", "x-api-key": key, "anthropic-version": "2023-06-01"}
-        self.http = httpx.Client(base_url=url, timeout=120, headers=headers)
+        kept = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=120, headers=headers, limits=kept)
         self.url = url
         self.model = model
         self.streams = False
@@ -67,9 +68,11 @@ class Api:
         return self.ask(COMPLETIONS, {"prompt": prompt, "max_tokens": 16, **fields})
 
     def refuse(self, path: str, body: dict[str, Any], status: int, code: str, param: str | None, told: str = "") -> None:
-        """The request is refused in these words, whether it asks for a stream or not."""
+        """The request is refused in these words, whether it asks for a stream or not. A server that answers it all the same
+        is not asked for more than a few tokens."""
+        few = {"max_tokens": 4} if path in (CHAT, COMPLETIONS) else {}
         for stream in (False, True):
-            refused(self.post(path, {**body, "stream": stream}), status, code, param, told)
+            refused(self.post(path, {**few, **body, "stream": stream}), status, code, param, told)
 
     def tokens(self, text: str) -> list[int]:
         return answered(self.post("/v1/tokenize", {"prompt": text, "add_special_tokens": False}))["tokens"]

@@ -40,11 +40,12 @@ def test_usage_adds_up_and_tells_what_was_cached(either):
     assert usage["completion_tokens_details"]["reasoning_tokens"] <= usage["completion_tokens"]
 
 
-def test_a_prompt_that_was_sent_before_is_found_in_the_cache(api, column):
+@pytest.mark.drawn
+def test_a_prompt_that_was_sent_before_is_found_in_the_cache(api):
     long = "The sea is wide and the sea is deep, said the old sailor. " * 12
     api.chat(long)
     cached = api.chat(long)["usage"]["prompt_tokens_details"]["cached_tokens"]
-    assert cached > 50 or column == "echo"  # which has nothing to compute
+    assert cached > 50
 
 
 def test_a_system_fingerprint_is_a_string_that_stays(api):

@@ -88,6 +88,7 @@ def test_a_request_that_comes_while_the_listener_closes_gets_503():
     assert statuses == sorted(statuses), "200 till the stop has begun, 503 from then on"
     assert statuses[-1] == 503
     assert answers[-1].json()["error"]["code"] == "server_shutting_down"
+    assert 10 <= int(answers[-1].headers["Retry-After"]) <= 15, "as long as running requests may still take"
     stream.thread.join()
     assert len(stream.text) == 300
     assert server.process.wait(10) == 0

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import httpx
 import psutil
@@ -74,6 +75,19 @@ def test_among_twenty_good_requests_the_one_that_kills_the_engine_is_found_and_f
         assert "SIGSEGV" in poison.result().message
         assert [answer.result().text for answer in answers] == [expected(prompt) for prompt in prompts]
     assert server.status()["models"][0]["restarts"] == before + 2, "it has to be found at its second death"
+
+
+def test_embeddings_are_asked_again_and_none_comes_twice(server):
+    """Each text takes a step; the runner dies between the first and the last."""
+    texts = [f"{number}" * (number + 1) for number in range(8)] * 16
+    body = {"model": "echo", "input": texts}
+    alone = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60).json()
+    with Crowd() as crowd:
+        answer = crowd._pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=body, timeout=60)
+        time.sleep(0.5)
+        kill_runner(server)
+        assert answer.result().json() == alone
+    assert [entry["index"] for entry in alone["data"]] == list(range(len(texts)))
 
 
 def test_one_that_kills_the_engine_before_its_first_token_gets_500_and_is_not_to_be_sent_again(server):

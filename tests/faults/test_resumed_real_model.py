@@ -58,7 +58,7 @@ def run(server: Server, kills: list[int]) -> list[Answer]:
             crowd.ask(server, f"Tell a story about the house number {i}.", on_text=tokens.counter(), **fields(i)) for i in range(STREAMS)
         ]
         for at in kills:
-            wait_until(lambda at=at: tokens.most >= at, timeout=200, what=f"token {at}")
+            wait_until(lambda at=at: tokens.most >= at, timeout=5 * TOKENS, what=f"token {at}")
             victim = server.pids("runner")[0]
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda victim=victim: server.pids("runner") not in ([], [victim]), timeout=100, what="the next runner")
@@ -81,7 +81,7 @@ def assert_same(whole: Answer, cut: Answer, greedy: bool) -> None:
         assert cut.usage == whole.usage
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(10 * TOKENS)
 def test_streams_of_a_runner_that_is_killed_every_so_many_tokens_are_those_of_one_that_lives():
     with Server(CONTEXT_LENGTH=512, MAX_PARALLEL_SEQUENCES=STREAMS + 4, CACHE_SIZE=0) as server:
         whole = run(server, [])

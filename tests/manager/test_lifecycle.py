@@ -19,6 +19,7 @@ from src.errors import ModelDoesNotFit, ModelLoadFailed, ModelNotFound
 from src.manager import memory, watch
 from src.manager.manager import Manager
 from src.manager.memory import GIB, Memory
+from src.manager.roster import Loaded, Roster
 from src.protocol import ModelReady
 from src.settings import Settings
 from tests.model_files import gguf_bytes
@@ -226,6 +227,46 @@ def test_a_loading_runner_that_is_killed_has_failed_with_the_reason_and_the_next
         assert "signal SIGKILL" in model.reason
         await manager.load("a")
         assert loaded(manager) == ["a"]
+
+    run(models, check)
+
+
+def test_a_model_that_was_loaded_before_is_not_given_up_for_a_kill_while_it_loads_again(models):
+    async def check(manager: Manager) -> None:
+        first = await manager.load("a")
+        os.kill(first.pid, signal.SIGKILL)
+        loading = await until(lambda: pid_of(manager, "a") != first.pid and pid_of(manager, "a"), "the next runner")
+        model = manager.fleet.serving("a")
+        assert model
+        assert model.state == "loading"
+        os.kill(loading, signal.SIGKILL)
+        third = await manager.resolve("a")
+        assert third.pid not in (first.pid, loading)
+        assert model.restarts == 2
+
+    run(models, check)
+
+
+def test_nor_is_one_that_the_manager_before_had_loaded(models):
+    Roster(models.parent / "loaded.json").write(Loaded(None, ("a",)))
+
+    async def check(manager: Manager) -> None:
+        loading = asyncio.create_task(manager.load("a"))
+        pid = await until(lambda: next(iter(manager.fleet.runners()), None), "a runner")
+        os.kill(pid, signal.SIGKILL)
+        assert (await loading).pid != pid
+
+    run(models, check)
+
+
+def test_who_has_to_come_again_is_told_how_long_the_process_took_to_be_ready(models):
+    async def check(manager: Manager) -> None:
+        began = time.monotonic()
+        ready = await manager.load("a")
+        model = manager.fleet.serving("a")
+        assert model
+        assert model.ready
+        assert model.ready.load_seconds < ready.back_in <= time.monotonic() - began + 1
 
     run(models, check)
 

@@ -19,9 +19,10 @@ from src.sampling import SamplingParams
 from src.text.guard import SPLIT
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer
+from tests.here import template_here
 
 CONTEXT = 64
-TEMPLATE = ChatTemplate(
+TEMPLATE = template_here(
     ByteTokenizer.chat_template, bos_text="", eos_text=ByteTokenizer.eos_text, special_texts=ByteTokenizer.special_texts
 )
 

@@ -62,3 +62,17 @@ def test_what_is_empty_or_outside_the_vocabulary_is_refused():
 def test_a_model_without_a_chat_template_refuses_messages():
     with pytest.raises(UnsupportedField, match="no chat template"):
         prompts(ByteTokenizer()).encode(ChatPrompt(messages=[{"role": "user", "content": "x"}]))
+
+
+class ClosingTokenizer(GapTokenizer):
+    closing_token = 256
+
+
+def test_a_text_to_embed_ends_as_the_model_was_trained_and_no_other_does():
+    of = prompts(ClosingTokenizer())
+    assert of.encode_input(TextPrompt(text="ab")) == [257, *b"ab", 256]
+    assert of.encode_input(TextPrompt(text="ab<|end|>")) == [257, *b"ab", 256]
+    assert of.encode_input(TokenPrompt(tokens=[97, 98])) == [97, 98]
+    assert of.encode(TextPrompt(text="ab")) == [257, *b"ab"]
+    with pytest.raises(ContextLengthExceeded):
+        of.encode_input(TextPrompt(text="x" * (CONTEXT - 1)))

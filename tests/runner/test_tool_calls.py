@@ -11,7 +11,7 @@ from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generat
 from src.runner.generation import Generator
 from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
-from src.text.template import ChatTemplate
+from tests.here import template_here
 from tests.marked_tokenizer import MarkedTokenizer
 
 SAYS = "{{ messages[-1].content }}"  # the echo engine answers with the prompt
@@ -33,7 +33,7 @@ def run(*requests: Generate, tool_format: str | None = "hermes", template: str =
         tokenizer = MarkedTokenizer(**markers)
         loop = EngineLoop(lambda: EchoEngine(EngineOptions(model_path="", context_length=4096, max_sequences=4)), on_death=lambda: None)
         await loop.start()
-        source = ChatTemplate(template, bos_text="", eos_text="", special_texts=tokenizer.special_texts)
+        source = template_here(template, bos_text="", eos_text="", special_texts=tokenizer.special_texts)
         generator = Generator(loop, tokenizer, source, 4096, tool_format=tool_format)
         try:
             answers = []

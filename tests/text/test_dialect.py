@@ -7,8 +7,8 @@ import pytest
 from src.errors import InvalidValue, ModelLoadFailed, UnsupportedField
 from src.text.dialect import Dialect
 from src.text.guard import SPLIT
-from src.text.template import ChatTemplate
 from src.text.tools.call import Function
+from tests.here import template_here
 from tests.marked_tokenizer import MarkedTokenizer
 
 SAY = "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -47,7 +47,7 @@ CONVERSATION = [USER, called("c1"), result("c1", "R")]
 
 def dialect(template: str, tool_format: str | None = None, **tokenizer: tuple[str, ...]) -> Dialect:
     tokens = MarkedTokenizer(**tokenizer)
-    return Dialect(ChatTemplate(template, bos_text="", eos_text="<|end|>", special_texts=tokens.special_texts), tokens, tool_format)
+    return Dialect(template_here(template, bos_text="", eos_text="<|end|>", special_texts=tokens.special_texts), tokens, tool_format)
 
 
 def prompt(template: str, messages: list[dict], tool_format: str | None = None, **given: object) -> str:
@@ -158,7 +158,7 @@ def test_a_variable_that_the_template_does_not_know_is_refused(variables):
 def test_variables_cannot_replace_what_the_renderer_sets():
     template = "{{ messages | length }}{{ tools }}{{ add_generation_prompt }}{{ bos_token }}{{ raise_exception is defined }}"
     names = ("messages", "tools", "add_generation_prompt", "bos_token", "raise_exception")
-    plain = ChatTemplate(template, bos_text="B", eos_text="", special_texts=())
+    plain = template_here(template, bos_text="B", eos_text="", special_texts=())
     assert plain.render([USER], variables=dict.fromkeys(names, "x")) == plain.render([USER]) == "1NoneTrueBTrue"
 
 

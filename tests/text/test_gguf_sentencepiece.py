@@ -130,3 +130,11 @@ def test_the_tokens_around_a_gap_are_those_that_the_file_names(tokenizer, tmp_pa
     found = GGUFTokenizer(tmp_path / "gap.gguf")
     assert found.gap == tuple(names.values())
     found.close()
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_what_ends_a_text_to_embed_is_as_the_file_says(tmp_path, added):
+    write_gguf(tmp_path / "one.gguf", **{"tokenizer.ggml.add_eos_token": added})
+    found = GGUFTokenizer(tmp_path / "one.gguf")
+    assert found.closing_token == (IDS["</s>"] if added else None)
+    found.close()

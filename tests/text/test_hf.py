@@ -306,3 +306,11 @@ def test_the_tokens_around_a_gap_are_found_by_their_names(tmp_path):
         folder.mkdir()
         write(folder, byte_level(added_tokens=added[:count]))
         assert HFTokenizer(folder).gap == gap
+
+
+def test_what_ends_a_text_to_embed_is_as_the_vocabulary_says(tmp_path):
+    ends = {"type": "TemplateProcessing", "pair": [], "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}}
+    ends["single"] = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]
+    for post_processor, expected in ((None, None), (ends, 2)):
+        write(tmp_path, sentencepiece(post_processor=post_processor))
+        assert HFTokenizer(tmp_path).closing_token == expected

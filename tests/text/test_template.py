@@ -2,16 +2,17 @@
 
 import pytest
 
-from src.errors import InvalidValue, ModelLoadFailed
+from src.errors import ChatTemplateError, InvalidValue, ModelLoadFailed
 from src.text.guard import SPLIT
 from src.text.template import ChatTemplate
 from src.text.tokenizer import ByteTokenizer
+from tests.here import template_here
 
 HELLO = [{"role": "user", "content": "hello"}]
 
 
 def template(source: str, special_texts=()) -> ChatTemplate:
-    return ChatTemplate(source, bos_text="<s>", eos_text="</s>", special_texts=special_texts)
+    return template_here(source, bos_text="<s>", eos_text="</s>", special_texts=special_texts)
 
 
 def render(source: str, messages=HELLO) -> str:
@@ -103,7 +104,7 @@ def test_a_refusal_passes_on_no_other_words_of_the_template():
     ],
 )
 def test_no_failure_of_a_template_quotes_the_prompt(source):
-    with pytest.raises(InvalidValue) as caught:
+    with pytest.raises((InvalidValue, ChatTemplateError)) as caught:
         render(source, [{"role": "user", "content": "my secret"}])
     assert caught.value.param == "messages"
     assert "secret" not in caught.value.message
@@ -138,7 +139,7 @@ def test_a_message_nested_too_deeply_is_refused():
 )
 def test_a_template_cannot_leave_the_sandbox(expression, tmp_path):
     path = tmp_path / "touched"
-    with pytest.raises(InvalidValue):
+    with pytest.raises(ChatTemplateError):
         render("{{ " + expression.replace("{path}", str(path)) + " }}")
     assert not path.exists()
 

@@ -14,7 +14,7 @@ from src.api.pursuit import Pursuit
 from src.api.replay.log import Asked, Log, Opened
 from src.client import IDLE_SECONDS
 from src.errors import ClientGone, EngineUnavailable, InternalError, RequestTimeout, ServiceError
-from src.protocol import Delta, Ended, Failed, Finished, Started
+from src.protocol import Delta, Ended, Failed, Finished, ProtocolError, Started
 
 LOOK_SECONDS = 0.5  # between two looks at whether anybody is still there
 POLL_SECONDS = 0.05  # between two looks for lines of another worker
@@ -96,6 +96,9 @@ class Writer:
             if alone_since and now - alone_since >= self._patience and not work.ready():
                 work.kill()
                 self._log.remove()
+        if work.exception:  # our mistake: it is to end in an answer too
+            logger.opt(exception=work.exception).error("An answer could not be kept")
+            self._fail(InternalError("The server made a mistake; its log says which."))
         self._log.release()
         self._log.close()
 
@@ -111,9 +114,9 @@ class Writer:
                 pursuit.close()
         except ServiceError as error:
             self._fail(error)
-        except Exception:
-            logger.exception("An answer could not be kept")
-            self._fail(InternalError("The server made a mistake; its log says which."))
+        except (OSError, ProtocolError) as error:  # the disk is full, or lost what was written
+            logger.error("An answer could not be kept: {}", error)
+            self._log.remove()  # who follows it is told to ask again
 
     def _pursuit(self) -> Pursuit | None:
         """None where the answer is whole."""
@@ -135,7 +138,8 @@ class Writer:
 
     def _fail(self, error: ServiceError) -> None:
         """Told to those who follow, and to nobody else: who asks again is to have another try."""
-        self._log.append(Failed.of(error))
+        with contextlib.suppress(OSError):  # without a place for it they are told that much
+            self._log.append(Failed.of(error))
         self._log.remove()
 
 

@@ -1,32 +1,17 @@
 """POST /v1/completions: its body."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from src.api.schema.bounds import AtMost
-from src.api.schema.generation import NO_DEFAULTS, GenerationRequest, TokenId
+from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
+from src.api.schema.prompt import OneOrMore, TokenList, each
 from src.protocol import Generate, TextPrompt, TokenPrompt
 
-TokenList = Annotated[list[TokenId], Field(min_length=1)]
-
-
-def shape(value: Any) -> str:
-    """Which of the four forms a prompt has."""
-    if not isinstance(value, list):
-        return "as string"
-    first = value[0] if value else 0
-    return "as strings" if isinstance(first, str) else "as token lists" if isinstance(first, list) else "as tokens"
-
-
-Prompt = Annotated[
-    Annotated[str, Tag("as string")]
-    | Annotated[TokenList, Tag("as tokens")]
-    | Annotated[list[str], AtMost("max_prompts"), Tag("as strings")]
-    | Annotated[list[TokenList], AtMost("max_prompts"), Tag("as token lists")],
-    Discriminator(shape),
-]
+Several = AtMost("max_prompts")
+Prompt = OneOrMore[str, Annotated[list[str], Several], Annotated[list[TokenList], Several]]
 
 
 class CompletionRequest(GenerationRequest):
@@ -54,13 +39,10 @@ class CompletionRequest(GenerationRequest):
 
     def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
         prompts = [
-            TextPrompt(text=one, suffix=self.suffix or None) if isinstance(one, str) else TokenPrompt(tokens=one) for one in self._prompts()
+            TextPrompt(text=one, suffix=self.suffix or None) if isinstance(one, str) else TokenPrompt(tokens=one)
+            for one in each(self.prompt)
         ]
         return self._generate(prompts, self.max_tokens, defaults, echo=bool(self.echo))
-
-    def _prompts(self) -> list[Any]:
-        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        return [self.prompt] if is_one else list(self.prompt)
 
     def _top_logprobs(self) -> int | None:
         return self.logprobs

@@ -1,22 +1,17 @@
 """POST /v1/embeddings: its body."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Field, StringConstraints
 
 from src.api.schema.bounds import AtMost
-from src.api.schema.completion import TokenList, shape
 from src.api.schema.fields import ModelName, Strict
+from src.api.schema.prompt import OneOrMore, TokenList, each
 from src.protocol import Embed, TextPrompt, TokenPrompt
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-Input = Annotated[
-    Annotated[Text, Tag("as string")]
-    | Annotated[TokenList, Tag("as tokens")]
-    | Annotated[list[Text], AtMost("max_inputs"), Tag("as strings")]
-    | Annotated[list[TokenList], AtMost("max_inputs"), Tag("as token lists")],
-    Discriminator(shape),
-]
+Several = AtMost("max_inputs")
+Input = OneOrMore[Text, Annotated[list[Text], Several], Annotated[list[TokenList], Several]]
 
 
 class EmbeddingRequest(Strict):
@@ -26,7 +21,5 @@ class EmbeddingRequest(Strict):
     dimensions: int | None = Field(None, ge=1, le=2**20)
 
     def embed(self) -> Embed:
-        given: Any = self.input
-        inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
-        prompts = [TextPrompt(text=one) if isinstance(one, str) else TokenPrompt(tokens=one) for one in inputs]
-        return Embed(prompts=list(prompts), dimensions=self.dimensions)
+        prompts = [TextPrompt(text=one) if isinstance(one, str) else TokenPrompt(tokens=one) for one in each(self.input)]
+        return Embed(prompts=prompts, dimensions=self.dimensions)

@@ -32,29 +32,30 @@ Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 Content = Annotated[Annotated[str, AsString] | Annotated[list[Part], AtMost("max_content_parts"), AsList], ByShape]
 
 
-class MessageItem(Strict):
-    type: Literal["message"] | None = None
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Content
+class Told(Strict):
+    """What an item has that was in a response before. It means nothing to the model."""
+
     id: str | None = None
     status: str | None = None
 
 
-class FunctionCallItem(Strict):
+class MessageItem(Told):
+    type: Literal["message"] | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+
+
+class FunctionCallItem(Told):
     type: Literal["function_call"]
     call_id: Name
     name: Name
     arguments: str
-    id: str | None = None
-    status: str | None = None
 
 
-class FunctionOutputItem(Strict):
+class FunctionOutputItem(Told):
     type: Literal["function_call_output"]
     call_id: Name
     output: Content
-    id: str | None = None
-    status: str | None = None
 
 
 class ReasoningText(Strict):
@@ -62,13 +63,13 @@ class ReasoningText(Strict):
     text: str
 
 
-class ReasoningItem(Strict):
+class ReasoningItem(Told):
+    """Another server's may have a summary alone, or what only that server can read: neither is what the model thought."""
+
     type: Literal["reasoning"]
     summary: list[Any] | None = None
     content: Annotated[list[ReasoningText], AtMost("max_content_parts")] | None = None
     encrypted_content: str | None = None
-    id: str | None = None
-    status: str | None = None
 
 
 ITEM_KINDS = ("message", "function_call", "function_call_output", "reasoning")
@@ -226,38 +227,36 @@ def _messages(items: list[Any]) -> Iterator[dict[str, Any]]:
     """What the assistant thought, said and called one after another is one message there."""
     said: dict[str, Any] = {}
     for item in items:
+        if said and not _goes_on(said, item):
+            yield _assistant(said)
+            said = {}
         if isinstance(item, ReasoningItem):
-            text = "\n".join(part.text for part in item.content or [])
-            if said.get("tool_calls") or said.get("content"):
-                yield _assistant(said)
-                said = {}
-            said["reasoning_content"] = text
+            thought = [said.get("reasoning_content"), *(part.text for part in item.content or [])]
+            if text := "\n".join(filter(None, thought)):
+                said["reasoning_content"] = text
         elif isinstance(item, FunctionCallItem):
             function = {"name": item.name, "arguments": item.arguments}
             said.setdefault("tool_calls", []).append({"id": item.call_id, "type": "function", "function": function})
-        elif isinstance(item, MessageItem) and item.role == "assistant":
-            if said.get("tool_calls") or said.get("content"):
-                yield _assistant(said)
-                said = {}
+        elif isinstance(item, FunctionOutputItem):
+            yield {"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)}
+        elif item.role == "assistant":
             said["content"] = _text(item.content)
         else:
-            if said:
-                yield _assistant(said)
-            said = {}
-            if isinstance(item, FunctionOutputItem):
-                yield {"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)}
-            else:
-                yield {"role": item.role, "content": _text(item.content)}
+            yield {"role": item.role, "content": _text(item.content)}
     if said:
         yield _assistant(said)
 
 
+def _goes_on(said: dict[str, Any], item: Any) -> bool:
+    """Whether it belongs to the assistant's message that has all this: it thinks, then says, then calls."""
+    if isinstance(item, FunctionCallItem):
+        return True
+    is_own = isinstance(item, ReasoningItem) or (isinstance(item, MessageItem) and item.role == "assistant")
+    return is_own and not (said.get("content") or said.get("tool_calls"))
+
+
 def _assistant(said: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "role": "assistant",
-        "content": said.get("content"),
-        **{key: value for key, value in said.items() if key != "content" and value},
-    }
+    return {"role": "assistant", "content": said.get("content"), **{name: said[name] for name in said if name != "content"}}
 
 
 def _text(content: str | list[Any]) -> str:

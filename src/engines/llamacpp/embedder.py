@@ -25,9 +25,11 @@ class Embedder:
         """`budget` learns from each piece of work. Raises InsufficientMemory, with the numbers."""
         self._model = model
         self._budget = budget
-        self._context = model.make_embedding_context(SEQUENCES, BATCH_TOKENS)
+        # Where every token attends to all, an input cannot be computed in parts: nothing else runs on such a model.
+        batch_tokens = BATCH_TOKENS if model.generates else model.context_length
+        self._context = model.make_embedding_context(SEQUENCES, batch_tokens)
         self._memory = ll.llama_get_memory(self._context)
-        self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._batch = ll.llama_batch_init(batch_tokens, 0, 1)
         self._state = ctypes.c_float * model.embedding_length
 
     def embed(self, inputs: list[list[int]], running: Callable[[], int]) -> Generator[list[float] | None, None, None]:
@@ -58,7 +60,8 @@ class Embedder:
         try:
             while True:
                 began, position = time.perf_counter(), todo[done][1]
-                piece = todo[done : done + self._budget.tokens(running(), position)]
+                size = self._budget.tokens(running(), position) if self._model.generates else len(todo)
+                piece = todo[done : done + size]
                 self._compute(piece)
                 self._add(piece, group, states)
                 done += len(piece)

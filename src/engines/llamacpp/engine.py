@@ -24,6 +24,7 @@ class LlamaCppEngine(Engine):
         self.device = self._model.device
         self._slots = Slots(self._model, options.cached_prefixes)
         self.embedding_length = self._model.embedding_length
+        self.generates = self._model.generates
         target = options.step_time_target or STEP_TARGET[self.device]
         self._budget = PrefillBudget(target, BATCH_TOKENS)
         self._embedding_budget = PrefillBudget(target, EMBEDDING_BATCH_TOKENS)

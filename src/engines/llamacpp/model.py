@@ -84,6 +84,7 @@ class LoadedModel:
             )
         self._apply_adapters(self.context)
         self.memory = ll.llama_get_memory(self.context)
+        self.generates = bool(self.memory)  # a model that sees all of a text at once, as BERT does, has no use for a KV cache
         self._threads = options.threads or 1
         # Planned for, and not taken by weights and the context above. The rest of the machine may have grown since.
         kv_bytes = self.slots * self.context_length * _kv_bytes_per_token(self.model, kv_types)

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from src.text.grammar.matcher import Refused, compile_source, try_out
-from src.text.grammar.trial import receive, send
 from src.text.grammar.vocabulary import Vocabulary
+from src.text.pipe import receive, send
 
 STACK_BYTES = 1 << 20  # less than the runner's threads have, so that what passes here passes there
 MEMORY_BYTES = 1 << 30  # more than it has with the vocabulary
@@ -26,7 +26,7 @@ def main() -> None:
         received = msgspec.msgpack.decode(receive(0), type=Vocabulary)
         # Without the model's own way to cut a text into tokens; where the next bytes are certain, llguidance wants some.
         vocabulary = received.prepare(received.prepare(lambda text: []).greedy_tokenize)
-        send(1, None)
+        send(1, msgspec.msgpack.encode(None))
         _limit_memory()
         while True:
             source = msgspec.msgpack.decode(receive(0), type=str)
@@ -34,9 +34,9 @@ def main() -> None:
             try:
                 try_out(compile_source(vocabulary, source))
             except Refused as refused:
-                send(1, str(refused))
+                send(1, msgspec.msgpack.encode(str(refused)))
             else:
-                send(1, None)
+                send(1, msgspec.msgpack.encode(None))
 
 
 def _limit_memory() -> None:

@@ -4,8 +4,6 @@ llguidance's limits do not bound everything: there are grammars of a few hundred
 others that end the process, for it recurses. Both are to cost that process alone.
 """
 
-import os
-import select
 import subprocess
 import sys
 import threading
@@ -18,6 +16,7 @@ import msgspec
 from src.errors import EngineError
 from src.text.grammar.matcher import Refused
 from src.text.grammar.vocabulary import Vocabulary
+from src.text.pipe import receive, send
 
 ROOT = Path(__file__).resolve().parents[3]
 START_SECONDS = 60.0
@@ -73,36 +72,5 @@ class Trial:
 def _ask(process: "subprocess.Popen[bytes]", question: Any, seconds: float) -> str | None:
     """Raises TimeoutError; EOFError or BrokenPipeError where the process is gone."""
     assert process.stdin and process.stdout
-    send(process.stdin.fileno(), question)
+    send(process.stdin.fileno(), msgspec.msgpack.encode(question))
     return msgspec.msgpack.decode(receive(process.stdout.fileno(), time.monotonic() + seconds), type=str | None)
-
-
-def send(pipe: int, message: Any) -> None:
-    data = msgspec.msgpack.encode(message)
-    data = len(data).to_bytes(4, "big") + data
-    while data:
-        data = data[os.write(pipe, data) :]
-
-
-def receive(pipe: int, deadline: float | None = None) -> bytes:
-    size = int.from_bytes(_read(pipe, 4, deadline), "big")
-    return _read(pipe, size, deadline)
-
-
-def _read(pipe: int, size: int, deadline: float | None) -> bytes:
-    data = b""
-    while len(data) < size:
-        if deadline is not None and not _readable(pipe, deadline - time.monotonic()):
-            raise TimeoutError
-        part = os.read(pipe, size - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return data
-
-
-def _readable(pipe: int, seconds: float) -> bool:
-    """By poll: select takes no descriptor past 1,023."""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))

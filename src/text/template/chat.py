@@ -1,0 +1,83 @@
+"""A model's chat template: messages in, prompt text out. Knows nothing of tokens, nor how or where the template is rendered."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from src.errors import InvalidValue
+from src.text.guard import Guard
+from src.text.template.apart import Apart
+
+HERE = "\ufdd2"  # a noncharacter: where the last message's content ends
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+SECONDS = 2.0
+
+
+class Rendering(Protocol):
+    """A template that is compiled."""
+
+    variables: frozenset[str]  # those it looks for
+
+    def render(self, given: Mapping[str, Any]) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class ChatTemplate:
+    """One template, compiled once. Any thread may render."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos_text: str,
+        eos_text: str,
+        special_texts: Iterable[str],
+        seconds: float = SECONDS,
+        render_in: Callable[[str, str, str, float], Rendering] = Apart,
+    ) -> None:
+        """Raises ModelLoadFailed, with the line of the mistake."""
+        self._rendering = render_in(source, bos_text, eos_text, seconds)
+        self.source = source
+        self.variables = self._rendering.variables  # what a request can tell it
+        self._guard = Guard(special_texts)
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+        generation_prompt: bool = True,
+        continued: bool = False,
+    ) -> str:
+        """The prompt, up to where the assistant's answer begins; if `continued`, up to the end of the last message's content.
+        Special tokens in what the request says come cut: see Guard.
+
+        Raises InvalidValue where the template refuses the messages or fails on them, ChatTemplateError where it is to blame.
+        """
+        if continued:
+            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + HERE}]
+        try:
+            given = {key: self._guarded(value) for key, value in variables.items()}
+            asked = {"messages": self._guarded(messages), "tools": self._guarded(tools)}
+        except RecursionError:
+            raise InvalidValue("These messages are nested too deep.", "messages") from None
+        prompt = self._rendering.render({**given, **asked, "add_generation_prompt": generation_prompt and not continued})
+        if not continued:
+            return prompt
+        if HERE not in prompt:
+            raise InvalidValue("The model's chat template does not show the last message as it is.", "continue_final_message")
+        return prompt[: prompt.rindex(HERE)]
+
+    def close(self) -> None:
+        self._rendering.close()
+
+    def _guarded(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._guard(value)
+        if isinstance(value, list):
+            return [self._guarded(item) for item in value]
+        if isinstance(value, dict):
+            return {self._guarded(key): self._guarded(item) for key, item in value.items()}
+        return value

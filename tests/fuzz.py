@@ -1,0 +1,5 @@
+"""How many examples a property is tried on: FUZZ_EXAMPLES of the environment, for a long run; else few."""
+
+import os
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))

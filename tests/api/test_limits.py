@@ -136,7 +136,7 @@ ELSEWHERE = {  # the tests of those that no body shows
         "max_json_depth",
         "max_json_containers",
     ),
-    *("max_prompt_tokens", "grammar_compile_seconds", "strict_fields"),
+    *("max_prompt_tokens", "grammar_compile_seconds", "template_seconds", "strict_fields"),
 }
 
 

@@ -1,8 +1,8 @@
 """Continuous batching by vLLM's own engine core: which jobs it gets, and what became of them. Knows nothing of text."""
 
+import select
 import threading
 import time
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,10 @@ def _start(options: EngineOptions) -> LLMEngine:
 
 def _tell_of_death(core: Any) -> None:
     """vLLM notes that its core's process is gone, but wakes nobody who waits for what it computes."""
-    connection.wait(core.resources.engine_manager.sentinels())
+    ends = select.poll()
+    for descriptor in core.resources.engine_manager.sentinels():
+        ends.register(descriptor, select.POLLIN)
+    ends.poll()
     core.outputs_queue.put_nowait(EngineDeadError())
 
 

@@ -133,7 +133,6 @@ BARRED = {"pickle", "shelve", "marshal", "dill", "yaml", "tarfile", "zipfile", "
 BARRED_CALLS = {"eval", "exec", "compile", "__import__"}
 BARRED_METHODS = {"torch.load", "os.system", "os.popen", "numpy.load", "joblib.load"}
 BARRED_BUT = {
-    "engines.vllm.engine": {"multiprocessing"},  # in a runner, which gevent never touches: how vLLM starts its own processes
     "download.pypi": {"zipfile"},  # a wheel: one named member of a checked file, in a process of its own
 }
 

@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from src.manager.memory import Q8_0
 from tests.server import Server, wait_until
 
 CLIENTS, SWITCHES = 20, 10
@@ -142,6 +143,8 @@ def test_a_models_memory_is_what_was_planned(folder, model):
             list(clients.map(lambda _: httpx.post(f"{server.url}/v1/completions", json=body, timeout=110), range(20)))
         [pid] = server.pids("runner")
         used, planned = psutil.Process(pid).memory_info().rss, plan["memory_bytes"]["total"]
-        print(f"{used / 2**20:.0f} MiB used, {planned / 2**20:.0f} MiB planned")
+        # The plan has the cache's values at 16 bits; the engine may store them at 8 where it knows how.
+        least = planned - plan["memory_bytes"]["kv_cache"] / 2 * (1 - Q8_0)
+        print(f"{used / 2**20:.0f} MiB used, {least / 2**20:.0f} to {planned / 2**20:.0f} MiB planned")
         # Where the kernels keep a copy of the weights in an order of their own (AMX), there is a tenth more.
-        assert 0.7 * planned < used <= planned
+        assert 0.85 * least < used <= planned

@@ -1,4 +1,4 @@
-"""How many examples a property is tried on: FUZZ_EXAMPLES of the environment, for a long run; else few."""
+"""How many examples a property is tried on: FUZZ_EXAMPLES of the environment, for a long run (with pytest --timeout 0); else few."""
 
 import os
 

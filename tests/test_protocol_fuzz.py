@@ -211,7 +211,7 @@ def test_a_gateway_refuses_what_is_no_event(liar, name):
 
 
 def test_a_gateway_does_not_take_a_line_without_end_into_memory(liar):
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(EngineUnavailable, match="not an answer"):
         ask(liar, b"x" * (MAX_LINE_BYTES + (1 << 20)), RunnerEvent)
-    assert time.process_time() - began < 5, "what was looked through is not looked through again"
+    assert time.thread_time() - began < 1, "what was looked through is not looked through again"

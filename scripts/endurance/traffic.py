@@ -20,7 +20,7 @@ from endurance.reference import RIGHT, WRONG, Reference, worst
 from endurance.reply import BrokenOff, Reply
 from endurance.tally import ERROR, LEFT, LOST, Tally
 
-PATIENCE = 300.0  # seconds without a whole answer after which a request is lost
+PATIENCE = 660.0  # seconds without a whole answer after which a request is lost: longer than REQUEST_TIMEOUT, which answers 504
 TRIES = 5
 CASES_OF_A_KIND = 6
 Ending = tuple[str, str]  # how a request ended, and why

@@ -52,7 +52,8 @@ BAD_FIELDS = [
     *ranges("min_p", 0, 1, beyond=0.001),
     *ranges("presence_penalty", -2, 2, beyond=0.001),
     *ranges("frequency_penalty", -2, 2, beyond=0.001),
-    ("repetition_penalty", 0, "greater than 0"),
+    ("repetition_penalty", 0, "greater than or equal to 0.01"),
+    ("repetition_penalty", 1e-38, "greater than or equal to 0.01"),
     ("repetition_penalty", 2.001, "less than or equal"),
     *ranges("top_k", -1, 2**31 - 1),
     *ranges("max_tokens", 1, 2**31 - 1),
@@ -346,7 +347,7 @@ def test_top_k_of_minus_one_keeps_all_tokens():
 
 
 def test_limits_themselves_are_allowed():
-    request = chat(max_tokens=2**31 - 1, seed=INT64 - 1, stop=["x" * 256] * 16, temperature=2, repetition_penalty=0.001)
+    request = chat(max_tokens=2**31 - 1, seed=INT64 - 1, stop=["x" * 256] * 16, temperature=2, repetition_penalty=0.01)
     assert request.generate().max_tokens == 2**31 - 1
 
 
@@ -423,3 +424,9 @@ def test_any_json_is_a_request_or_an_error_with_a_param(kind, given):
     except ServiceError as error:
         param = f"{error.param}"
     assert param is None or re.split(r"[.\[]", param)[0] in {**kind.model_fields, **UNSUPPORTED}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("given", "taken"), [(1e-320, 0.0), (1e-45, 0.0), (9.9e-6, 0.0), (1e-5, 1e-5), (0, 0.0), (0.7, 0.7)])
+def test_a_temperature_that_no_logit_could_be_divided_by_is_nought(kind, given, taken):
+    assert parse(kind, {**KINDS[kind], "temperature": given}).generate().sampling.temperature == taken

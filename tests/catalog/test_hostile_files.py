@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.catalog import Catalog, ModelEntry
+from src.catalog import Catalog, ModelEntry, gguf
 from src.catalog.facts import BrokenModel, NotAModel
 from src.catalog.gguf import MAX_TEXTS, facts, read_header
 from src.protocol import ModelState, encode
@@ -81,6 +81,7 @@ FOLDERS = {
     "bits that are a text": ({**CONFIG, "quantization": {"bits": "x" * 10**6}}, safetensors_bytes()),
     "bits without end": ({**CONFIG, "quantization": {"bits": 10**300}}, safetensors_bytes()),
     "lengths without end": ({**CONFIG, "matryoshka_dimensions": [10**300] * 10_000}, safetensors_bytes()),
+    "lengths by the thousand": ({**CONFIG, "matryoshka_dimensions": [1] * 10_000}, safetensors_bytes()),
     "names without end": ({**CONFIG, "model_type": "x" * 10**6, "architectures": [None, 7, {}]}, safetensors_bytes()),
 }  # fmt: skip
 
@@ -121,12 +122,39 @@ def test_a_gguf_that_lies_is_listed_with_what_is_wrong_with_it(scanned, name):
         assert len(scanned[name].problem) < 200
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("the same key twice", "its header has 'k' twice"),
+        ("a key of 70,000 bytes", "its header has a name of 70000 bytes"),
+        ("another magic", "it is no GGUF file: its first bytes are others"),
+        ("type 255", "its header has a value of the unknown type 255"),
+        ("the largest numbers", "by its own numbers one token would take"),
+    ],
+)
+def test_what_is_wrong_is_told(scanned, name, told):
+    assert scanned[name].problem.startswith(told)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_that_lies_is_listed_whatever_it_says(scanned, name):
     entry = scanned[name.strip()]
     may_load = ("surrogate", "all kinds", "bits", "lengths", "names", "a type without")
     assert len(entry.problem or "") < 250
     assert entry.problem or any(word in name for word in may_load)
+
+
+def test_what_no_reader_was_written_for_hides_no_other_model(tmp_path, monkeypatch):
+    (tmp_path / "x.gguf").write_bytes(WHOLE)
+    put_folder(tmp_path / "y", CONFIG, safetensors_bytes())
+
+    def fail(path: Path) -> None:
+        raise TypeError("of a kind nobody thought of")
+
+    monkeypatch.setattr(gguf, "read_header", fail)
+    entries = Catalog(tmp_path).scan()
+    assert entries["x"].problem == "its header makes no sense (TypeError)"
+    assert entries["y"].problem is None
 
 
 def test_missing_shards_are_named(scanned):

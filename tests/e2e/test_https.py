@@ -128,3 +128,37 @@ def test_https_and_keys_on_an_address_of_other_machines(files):
     settings = {"HOST": "0.0.0.0", "TLS_CERTFILE": files[0], "TLS_KEYFILE": files[1], "API_KEY": "k"}
     with Server(INFERENCE_ENGINE="echo", key="k", **settings) as server, server.client() as client:
         assert client.models.list().data[0].id == "echo"
+
+
+@pytest.fixture(scope="module")
+def impatient(files):
+    settings = {"TLS_CERTFILE": files[0], "TLS_KEYFILE": files[1], "SEND_TIMEOUT": 2, "HEADER_TIMEOUT": 2, "CONTEXT_LENGTH": 65_536}
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=1, disposable=True, **settings) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def spoken_to(server):
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    plain.settimeout(30)
+    plain.connect(("127.0.0.1", server.port))
+    context = ssl.create_default_context(cafile=server.environ["TLS_CERTFILE"])
+    with context.wrap_socket(plain, server_hostname="localhost") as client:
+        yield client
+
+
+def test_who_reads_nothing_over_tls_is_cut_off_too(impatient):
+    body = b'{"prompt": "' + b"x" * 20_000 + b'", "ignore_eos": true, "stream": true}'
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with spoken_to(impatient) as client:
+        client.sendall(head + body)
+        wait_until(lambda: impatient.status()["requests"]["running"] == 1)
+        wait_until(lambda: impatient.status()["requests"]["running"] == 0, timeout=20)
+        wait_until(lambda: "error=client_stalled" in impatient.log("api_requests"))
+
+
+def test_who_sends_half_a_head_over_tls_is_told(impatient):
+    with spoken_to(impatient) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+        assert b"request_header_timeout" in client.recv(4096)

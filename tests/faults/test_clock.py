@@ -24,7 +24,7 @@ TIME_OF_DAY = {
     "keys.py": "`created` of a key",
     "manager/clean.py": "the age of unfinished downloads, by the times of their files: days",
     "api/tracing.py": "when a span of a trace began",
-    "text/template.py": "strftime_now: what templates tell a model of today",
+    "text/template/sandbox.py": "strftime_now: what templates tell a model of today",
     "logs.py": "the days whose logs are kept",
     "gunicorn_log.py": "the time of a record, which is made into text",
 }

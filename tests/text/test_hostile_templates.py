@@ -23,7 +23,7 @@ from src.text.tokenizer import ByteTokenizer
 from tests.here import Here
 from tests.peak import Peak
 
-SECONDS = 0.5
+SECONDS = 0.25
 MOST_BYTES = 450 << 20  # of the process: Python, and what a template may take
 EVIL = [{"role": "user", "content": "evil"}]
 GOOD = [{"role": "user", "content": "good"}]
@@ -155,6 +155,14 @@ def test_a_template_may_write_some_times_what_it_is_given_and_no_more():
         one.render(GOOD * 2)
 
 
+def test_want_of_memory_does_not_even_end_the_process():
+    one = template("{{ messages[0].content * 10**10 }}")
+    before = process_of(one)
+    with pytest.raises(ChatTemplateTooCostly, match="too much memory"):
+        one.render(GOOD)
+    assert process_of(one) == before
+
+
 def test_a_process_that_hangs_is_replaced():
     one = template("{{ messages[0].content }}", seconds=0.1)
     os.kill(process_of(one).pid, signal.SIGSTOP)
@@ -202,6 +210,7 @@ def test_the_process_has_no_files_no_secrets_and_no_children(monkeypatch):
         assert re.search(rf"^Max {name} +0 +0 ", limits, re.MULTILINE), name
 
 
+@pytest.mark.slow
 def test_every_filter_works_where_no_file_can_be_opened():
     values = "'a b'", "[3, 1]", "{'a': 1}", "7", "[{'a': 1}]"
     arguments = "", "('a')", "(1)", "(1, 2)", "('a', 'b')", "(attribute='a')"

@@ -147,3 +147,12 @@ def test_a_template_cannot_leave_the_sandbox(expression, tmp_path):
 @pytest.mark.parametrize("expression", ["''.__class__", "strftime_now.__globals__", "messages.append", "raise_exception.__self__"])
 def test_what_the_sandbox_hides_renders_as_nothing(expression):
     assert render("{{ " + expression + " }}") == ""
+
+
+def test_what_a_request_sets_never_comes_before_what_the_server_sets():
+    ours = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "raise_exception", "strftime_now")
+    source = (
+        "{{ messages | length }}{{ tools }}{{ add_generation_prompt }}{{ bos_token }}{{ eos_token }}{{ documents }}{{ strftime_now('x') }}"
+    )
+    given = dict.fromkeys([*ours, "self", "range", "context"], "theirs")
+    assert template(source).render(HELLO, variables=given) == template(source).render(HELLO) == "1NoneTrue<s></s>Nonex"

@@ -13,6 +13,7 @@ from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShap
 from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
 from src.sampling import SamplingParams
 
+COLDEST = 1e-5  # a temperature below is 0: divided by it, logits are beyond what 32 bits hold
 NO_DEFAULTS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -44,7 +45,7 @@ class GenerationRequest(ConstraintFields):
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=2, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
+    repetition_penalty: float | None = Field(None, ge=0.01, le=2, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty"))
     seed: int | None = Field(None, ge=-INT64_MAX - 1, le=INT64_MAX)
     stop: Stop | None = None
     ignore_eos: bool | None = None
@@ -92,6 +93,8 @@ class GenerationRequest(ConstraintFields):
     def _sampling(self, defaults: Mapping[str, float]) -> SamplingParams:
         names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
         given: dict[str, Any] = {**defaults, **{name: getattr(self, name) for name in names if getattr(self, name) is not None}}
+        if given.get("temperature", 1.0) < COLDEST:
+            given["temperature"] = 0.0
         given["top_k"] = max(0, given.get("top_k", 0))  # vLLM's -1 is our 0: all
         return SamplingParams(
             seed=secrets.randbits(63) if self.seed is None else self.seed,

@@ -27,7 +27,7 @@ OF_GENERATION: dict[str, tuple[Any, ...]] = {
     "min_p": (-0.1, 1.1, "0", True),
     "presence_penalty": (-2.1, 2.1, "0", False),
     "frequency_penalty": (-2.1, 2.1, True, {}),
-    "repetition_penalty": (0, -1, 2.1, True, "1"),
+    "repetition_penalty": (0, -1, 2.1, True, "1", 1e-320, 0.009),
     "n": (0, -1, 1.5, "2", True, 129, 2**31, 2**53, -(2**31), []),
     "seed": ("1", True, 1.5, []),
     "top_k": ("40", True, []),

@@ -39,12 +39,13 @@ BOTH = pytest.mark.parametrize(("path", "body"), [(CHAT, HELLO), (COMPLETIONS, T
 )
 def test_a_value_out_of_range_or_of_a_wrong_type_is_named(api, path, body, field, values):
     for value in values:
-        response = api.post(path, {**body, field: value})
+        asked = {"max_tokens": 4, **body, field: value}  # few, of a server that answers it all the same
+        response = api.post(path, asked)
         param = response.json()["error"]["param"]
         refused(response, 400, "invalid_value", param)
         assert param.startswith(field)
         # As a stream it is refused in the same words.
-        assert api.post(path, {**body, field: value, "stream": True}).json() == response.json()
+        assert api.post(path, {**asked, "stream": True}).json() == response.json()
 
 
 @BOTH

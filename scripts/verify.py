@@ -10,6 +10,7 @@ server cannot be asked. The cases send a few thousand small requests, and some l
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ SUITE = "tests/conformance"
 
 def main() -> int:
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # subprocess ends pytest then too
     if problem := _unfit(arguments.url, arguments.api_key):
         print(problem, file=sys.stderr)
         return 2

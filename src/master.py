@@ -189,7 +189,7 @@ def take_succession() -> bool:
 def _start_manager(server: Any) -> "subprocess.Popen[bytes]":
     # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
     return subprocess.Popen(
-        [sys.executable, "-m", "src.manager", _url(server.cfg)],
+        [sys.executable, "-m", "src.manager", _url(server.cfg), str(os.getpid())],
         env={**os.environ, **_notifier.environ()}, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 

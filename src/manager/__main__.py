@@ -1,6 +1,7 @@
-"""`python -m src.manager URL`: runs until its parent, Gunicorn's master, is gone or sends SIGTERM.
+"""`python -m src.manager URL PARENT`: runs until its parent, Gunicorn's master, is gone or sends SIGTERM.
 
-URL is where the service listens, for the banner and for systemd. The manager's own socket is manager.sock in RUN_DIR, a
+URL is where the service listens, for the banner and for systemd. PARENT is the master's process id: asked of the kernel it could
+be another's by now, were the master killed while this starts. The manager's own socket is manager.sock in RUN_DIR, a
 private folder that this process removes where its master could not.
 """
 
@@ -27,11 +28,11 @@ METRICS_INTERVAL = 60  # seconds between two samples in system_metrics.log
 
 
 def main() -> None:
-    parent = os.getppid()
+    url, parent = sys.argv[1], int(sys.argv[2])
     settings, notifier = Settings.load(), Notifier()
     logs.configure(settings, "manager")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
-    asyncio.run(_run(settings, sys.argv[1], parent, notifier))
+    asyncio.run(_run(settings, url, parent, notifier))
 
 
 async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) -> None:

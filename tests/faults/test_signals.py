@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import httpx
@@ -113,3 +115,17 @@ def test_streams_and_processes_after_a_kill_of_anything_but_the_runner(place):
             assert server.pids("runner") == runner
         assert ask(server, "hello").text == "user: hello\n"
     server.stop()
+
+
+def test_a_manager_ends_if_its_master_was_killed_while_it_started(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as master:
+        pass
+    command = [sys.executable, "-m", "src.manager", "http://127.0.0.1:1", str(master.pid)]
+    settings = {"INFERENCE_ENGINE": "echo", "RUN_DIR": str(tmp_path / "run"), "LOG_DIR": str(tmp_path / "logs")}
+    (tmp_path / "run").mkdir(mode=0o700)
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}) as manager:
+        try:
+            assert manager.wait(30) == 0
+        finally:
+            manager.kill()
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.server import PLAIN_GUNICORN, Server, wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def ask(server: Server, number: int) -> float:

@@ -49,6 +49,7 @@ def content(server, **fields) -> str:
 # What is held
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hundred_schemas_are_held_by_every_answer_that_is_not_cut_off(server):
     client = server.client()

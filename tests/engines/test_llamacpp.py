@@ -130,6 +130,7 @@ def test_a_job_whose_key_has_little_running_passes_those_of_a_busy_key(engine):
     assert stats.waited_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_long_prompt_in_the_last_slot_is_not_passed_for_ever(engine):
     """Short prompts keep coming, each into a slot before the long one's."""
     decoding = SamplingParams(seed=1, ignore_eos=True)

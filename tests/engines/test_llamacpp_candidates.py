@@ -12,6 +12,8 @@ from src.engines.base import EngineOptions, Job
 from src.engines.llamacpp.candidates import GROUPS, Candidates
 from src.sampling import SamplingParams
 
+pytestmark = pytest.mark.slow
+
 
 @given(
     arrays.arrays(np.float32, st.integers(GROUPS * 4, GROUPS * 5), elements=st.floats(-50, 50, width=32)),

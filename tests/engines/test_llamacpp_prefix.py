@@ -13,6 +13,8 @@ from src.engines.base import EngineOptions, Job
 from src.sampling import SamplingParams
 from tests.engines.llamacpp_greedy import TOLERANCE, GreedyReference
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = 512
 
 
@@ -264,6 +266,7 @@ def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, traffic)
     assert_nothing_lost(shared_engine, traffic)
 
 
+@pytest.mark.timeout(400)
 def test_five_hundred_jobs_lose_no_slot_no_cell_and_no_job(shared_engine):
     numbers = random.Random(500)  # more than hypothesis generates in one example
     traffic = [

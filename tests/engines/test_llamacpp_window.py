@@ -7,6 +7,8 @@ from src.engines.base import EngineOptions
 from tests.engines.llamacpp_greedy import GreedyReference
 from tests.engines.test_llamacpp_prefix import job, run, words
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = 1024
 
 
@@ -47,7 +49,7 @@ def test_what_parts_before_the_window_is_answered_as_if_nothing_were_kept(engine
 
 
 def test_streams_that_move_together_go_on_as_they_would_have(engine, reference):
-    jobs = [job(id, words(30 + id, 600 + id), max_tokens=100) for id in range(3)]
+    jobs = [job(id, words(30 + id, 600 + id), max_tokens=200) for id in range(3)]
     drawn = {id: [] for id in range(3)}
 
     def step() -> bool:

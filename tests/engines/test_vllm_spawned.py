@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from src.settings import ROOT
-from tests.server import assert_gone
+from tests.server import assert_gone, wait_until
 
 PROGRAM = """
 import multiprocessing, subprocess, time
@@ -25,13 +25,14 @@ time.sleep(60)
 def test_what_was_spawned_ends_with_a_parent_that_is_killed(deep):
     argument = PROGRAM.format(target="time.sleep", argument=60) if deep else 60
     program = PROGRAM.format(target="exec" if deep else "time.sleep", argument=repr(argument))
-    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    for _ in range(2 if deep else 1):
-        assert parent.stdout.readline() == "spawned\n"
-    family = psutil.Process(parent.pid).children(recursive=True)
-    sleepers = [process for process in family if "spawn_main" in " ".join(process.cmdline())]
-    assert len(sleepers) == (2 if deep else 1)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        for _ in range(2 if deep else 1):
+            assert parent.stdout.readline() == "spawned\n"
+        wait_until(lambda: len(sleepers(parent.pid)) == (2 if deep else 1), what="the program of each")
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
     assert_gone(family)
+
+
+def sleepers(pid: int) -> list[psutil.Process]:
+    return [process for process in psutil.Process(pid).children(recursive=True) if "spawn_main" in " ".join(process.cmdline())]

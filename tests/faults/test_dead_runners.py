@@ -97,6 +97,7 @@ def test_one_that_kills_the_engine_before_its_first_token_gets_500_and_is_not_to
     assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.slow
 def test_a_model_is_not_given_up_for_requests_that_kill_it(server):
     for _ in range(3):
         assert ask(server, "POISON").error == "engine_crashed"

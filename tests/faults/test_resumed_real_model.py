@@ -9,6 +9,8 @@ import pytest
 from tests.faults.answers import Answer, Crowd, ask
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 MODEL = "smollm2-135m"
 STREAMS, TOKENS = 20, int(os.environ.get("RESUME_TOKENS", "60"))
 KILL_EVERY = int(os.environ.get("RESUME_KILL_EVERY", "25"))  # tokens of the stream that is ahead

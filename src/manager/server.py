@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 
 from loguru import logger
 
 from src.errors import InternalError, ServiceError
+from src.listening import listen
 from src.manager.downloads import Downloads
 from src.manager.manager import Manager
 from src.manager.metrics import count
 from src.manager.metrics.exposition import Exposition
 from src.manager.report import Reporter
 from src.protocol import (
-    BACKLOG,
-    MAX_LINE_BYTES,
     AskDownloads,
     AskMetrics,
     AskPlan,
@@ -48,8 +46,7 @@ class ManagerServer:
         self._exposition = exposition
 
     async def bind(self, path: str) -> None:
-        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES, backlog=BACKLOG)
-        os.chmod(path, 0o600)
+        self._server = await listen(path, self._connected)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -34,7 +34,6 @@ from src.protocol.generation import (
     ToolCallDelta,
 )
 from src.protocol.lines import (
-    BACKLOG,
     MAX_LINE_BYTES,
     Failed,
     Message,
@@ -67,7 +66,6 @@ from src.protocol.management import (
 )
 
 __all__ = [
-    "BACKLOG",
     "MAX_LINE_BYTES",
     "AskDownloads",
     "AskMetrics",

@@ -10,8 +10,6 @@ import msgspec
 from src.errors import ServiceError
 
 MAX_LINE_BYTES = 64 * 2**20  # a body of 8 MiB whose every character is escaped still fits
-# Connections that may wait at a socket till its process takes them: with more, whoever connects would have to try again and again.
-BACKLOG = 4096
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", omit_defaults=True, forbid_unknown_fields=True):

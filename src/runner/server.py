@@ -9,9 +9,8 @@ from typing import Any
 from loguru import logger
 
 from src.errors import InternalError, InvalidValue, QueueTimeout, ServiceError, TooManyRequests
+from src.listening import listen
 from src.protocol import (
-    BACKLOG,
-    MAX_LINE_BYTES,
     AskStats,
     Failed,
     Generate,
@@ -51,8 +50,7 @@ class RunnerServer:
     async def bind(self, path: str) -> None:
         """From here on the socket can be connected to."""
         self._path = path
-        self._server = await asyncio.start_unix_server(self._connected, path, limit=MAX_LINE_BYTES, backlog=BACKLOG)
-        os.chmod(path, 0o600)
+        self._server = await listen(path, self._connected)
 
     async def drain(self) -> None:
         """Accept nothing more, and let the running requests end."""

@@ -71,6 +71,18 @@ def test_a_stream_longer_than_the_grace_period_ends_with_an_error_that_says_so()
 
 
 def test_a_request_that_comes_while_the_listener_closes_gets_503():
+    for _ in range(5):  # on a busy machine the listener may be closed before any request has reached it
+        answers = answers_during_a_stop()
+        statuses = [answer.status_code for answer in answers]
+        assert statuses == sorted(statuses), "200 till the stop has begun, 503 from then on"
+        if 503 in statuses:
+            break
+    assert answers[-1].json()["error"]["code"] == "server_shutting_down"
+    assert 10 <= int(answers[-1].headers["Retry-After"]) <= 15, "as long as running requests may still take"
+
+
+def answers_during_a_stop() -> list[httpx.Response]:
+    """Of requests one after the other, till connections are refused."""
     server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10)
     stream = Stream(server, 300)
     server.process.terminate()
@@ -84,14 +96,10 @@ def test_a_request_that_comes_while_the_listener_closes_gets_503():
         return False
 
     wait_until(refused, what="the refusal of new connections")
-    statuses = [answer.status_code for answer in answers]
-    assert statuses == sorted(statuses), "200 till the stop has begun, 503 from then on"
-    assert statuses[-1] == 503
-    assert answers[-1].json()["error"]["code"] == "server_shutting_down"
-    assert 10 <= int(answers[-1].headers["Retry-After"]) <= 15, "as long as running requests may still take"
     stream.thread.join()
     assert len(stream.text) == 300
     assert server.process.wait(10) == 0
+    return answers
 
 
 def test_idle_connections_do_not_delay_the_stop():

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import msgspec
 from benchmark import limit
+from benchmark.canvas import PictureFailed
 from benchmark.client import Server
 from benchmark.figures import failures
 from benchmark.limit import LimitFailed
-from benchmark.picture import PictureFailed, draw
+from benchmark.picture import draw
 from benchmark.report import Report, begin, load
 from benchmark.table import table
 from benchmark.workloads import WORKLOADS, measure

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from benchmark.picture import PictureFailed
+from benchmark.canvas import PictureFailed
 from benchmark.report import machine
 from endurance.killer import Killer
 from endurance.picture import draw

@@ -1,12 +1,10 @@
-"""The figures as a picture: a row of panels per workload, the servers beside each other. Computes no figures.
-
-The only module that needs matplotlib.
-"""
+"""The figures as a picture: a row of panels per workload, the servers beside each other. Computes no figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmark import figures
+from benchmark.canvas import COLOURS, GREY, canvas
 from benchmark.figures import Row
 from benchmark.limit import WORKLOAD as LIMITED
 from benchmark.report import Report
@@ -15,33 +13,16 @@ from benchmark.workloads import WORKLOADS, Round
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#2a6fbb", "#e08a2e", "#4f9d5d", "#a3559e", "#8a7a5c")
-GREY = "#555555"
 ROW_INCHES = 3.1
-
-
-class PictureFailed(Exception):
-    """matplotlib is missing, or cannot write this file."""
 
 
 def draw(report: Report, path: Path) -> None:
     """Write the picture; the file's ending says how (.svg, .png, .pdf). Raises PictureFailed."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
+    machine = report.machine
+    title = f"{machine.processor}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB, {report.date[:10]}"
+    with canvas(path, report.date, (11, 0.7 + ROW_INCHES * len(report.rounds)), title) as picture:
         from matplotlib.patches import Patch
-    except ImportError as error:
-        raise PictureFailed("--picture needs matplotlib. Install it with: pip install -r requirements-dev.txt") from error
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": report.date}
-    with rc_context(style):
-        picture = Figure(figsize=(11, 0.7 + ROW_INCHES * len(report.rounds)), layout="constrained")
-        machine = report.machine
-        picture.suptitle(
-            f"{machine.processor}, {machine.cores} cores, {machine.memory_bytes / 2**30:.0f} GiB, {report.date[:10]}",
-            fontsize=10,
-            x=0.01,
-            ha="left",
-        )
+
         patches = [Patch(color=colour, label=name) for name, colour in zip(report.servers, COLOURS, strict=False)]
         picture.legend(handles=patches, loc="outside upper right", ncols=len(patches), frameon=False)
         limit = figures.limit_row(report)["tokens/s"]
@@ -50,10 +31,6 @@ def draw(report: Report, path: Path) -> None:
             row.suptitle(f"{workload}: {WORKLOADS[workload].__doc__}", fontsize=9.5, x=0.01, ha="left", fontweight="bold", wrap=True)
             panels = PANELS.get(workload, _throughput)
             panels(list(row.subplots(1, 3)), servers, limit if workload == LIMITED else None)
-        try:
-            picture.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-        except (OSError, ValueError) as error:
-            raise PictureFailed(f"{path} cannot be written: {error}. Name a file that ends in .svg or .png.") from error
 
 
 def _throughput(axes: "list[Axes]", servers: dict[str, list[Round]], limit: float | None) -> None:

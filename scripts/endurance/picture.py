@@ -1,12 +1,9 @@
-"""A soak as a picture: memory, descriptors, threads and answers over time. Computes no figures.
-
-The only module here that needs matplotlib.
-"""
+"""A soak as a picture: memory, descriptors, threads and answers over time. Computes no figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmark.picture import COLOURS, GREY, PictureFailed
+from benchmark.canvas import COLOURS, GREY, canvas
 
 from endurance.report import ROLES, Report
 from endurance.tally import ENDS
@@ -19,20 +16,11 @@ BIN_SECONDS = 10.0
 
 def draw(report: Report, path: Path) -> None:
     """Write the picture; the file's ending says how (.svg, .png, .pdf). Raises PictureFailed."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PictureFailed("--picture needs matplotlib. Install it with: pip install -r requirements-dev.txt") from error
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": report.date}
-    with rc_context(style):
-        picture = Figure(figsize=(11, 13), layout="constrained")
-        machine = report.machine
-        picture.suptitle(
-            f"{machine.processor}, {machine.cores} cores, {report.date[:10]}; engine {report.engine}, {report.clients} clients, "
-            f"{len(report.kills)} kills: ▾ runner, ▼ gateway worker or manager",
-            fontsize=10, x=0.01, ha="left",
-        )  # fmt: skip
+    title = (
+        f"{report.machine.processor}, {report.machine.cores} cores, {report.date[:10]}; engine {report.engine}, {report.clients} clients, "
+        f"{len(report.kills)} kills: ▾ runner, ▼ gateway worker or manager"
+    )
+    with canvas(path, report.date, (11, 13), title) as picture:
         axes = list(picture.subplots(6, 1, sharex=True))
         for axis, roles, title in (
             (axes[0], ("runner",), "Memory (RSS) of each runner"),
@@ -47,10 +35,6 @@ def draw(report: Report, path: Path) -> None:
         _answers(axes[4], report)
         _recoveries(axes[5], report)
         axes[-1].set_xlabel("seconds")
-        try:
-            picture.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-        except (OSError, ValueError) as error:
-            raise PictureFailed(f"{path} cannot be written: {error}. Name a file that ends in .svg or .png.") from error
 
 
 def _lines(axis: "Axes", report: Report, roles: tuple[str, ...], what: str, unit: int) -> None:

@@ -1,15 +1,13 @@
 """A question to a model's runner that needs no generation: asked anew where the runner dies. Knows no kind of question."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from src.api import access
-from src.api.pursuit import CONNECT_TRIES, FRUITLESS_TRIES, GUILTY, OUTSIDE
+from src.api.pursuit import FRUITLESS_TRIES, GUILTY, OUTSIDE, connect, crashed
 from src.api.record import record
 from src.api.service import client_socket, service
-from src.client import Generation
-from src.errors import EngineCrashed, EngineUnavailable
+from src.errors import EngineUnavailable
 from src.protocol import Message
 
 
@@ -46,23 +44,15 @@ class Question:
             self._begin()
             deaths += self._ready.pid != before.pid
             if deaths >= GUILTY and self._ready.predecessor and self._ready.predecessor not in OUTSIDE:
-                how = self._ready.predecessor
-                raise EngineCrashed(f"The model's process died while it worked on this request, more than once, the last time by {how}.")
+                raise crashed(self._ready.predecessor)
 
     def close(self) -> None:
         """Cancel it. Safe to call twice."""
         self._generation.close()
 
     def _begin(self) -> None:
-        for attempt in range(CONNECT_TRIES):
-            self._ready = self._manager.resolve(self._model, self._deadline, self._client)
-            try:
-                self._generation = Generation(self._ready, self._request, self._deadline, self._client)
-                return
-            except EngineUnavailable:
-                if attempt == CONNECT_TRIES - 1:
-                    raise
-                time.sleep(0.1)  # till the manager has noticed too
+        found = connect(self._manager, self._model, lambda ready: self._request, self._deadline, self._client)
+        self._ready, _, self._generation = found
 
 
 def ask(model: str | None, request: Message) -> tuple[str, Question]:

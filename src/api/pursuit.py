@@ -6,6 +6,7 @@ Who killed the runner is told by its trials (src/runner/turnstile.py): a request
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -13,7 +14,7 @@ from src.api import draining
 from src.api.progress import Event, Progress
 from src.client import Generation, ManagerClient
 from src.errors import EngineCrashed, EngineUnavailable
-from src.protocol import Finished, Generate, ModelReady, OnTrial
+from src.protocol import Finished, Generate, Message, ModelReady, OnTrial
 
 CONNECT_TRIES = 20  # a runner may have been unloaded or have died between the manager's answer and our connection
 NOTICE_SECONDS = 2.0  # the manager has noticed a death by then; a runner that still stands only closed the connection
@@ -22,6 +23,29 @@ HARMLESS = 16  # tokens after which a process that was killed from outside was n
 LONG_HARMLESS = 256  # tokens after which what died before is forgotten
 OUTSIDE = ("signal SIGKILL", "signal SIGTERM", "signal SIGINT", "signal SIGHUP")  # deaths that need not be a request's fault
 GUILTY = 2
+
+
+Asked = TypeVar("Asked", bound=Message)
+
+
+def connect(
+    manager: ManagerClient, model: str | None, ask: Callable[[ModelReady], Asked], deadline: float, client: socket.socket | None
+) -> tuple[ModelReady, Asked, Generation]:
+    """The model's runner, what it was asked, and its answer. Raises ServiceError, ClientGone."""
+    for attempt in range(CONNECT_TRIES):
+        ready = manager.resolve(model, deadline, client)
+        asked = ask(ready)
+        try:
+            return ready, asked, Generation(ready, asked, deadline, client)
+        except EngineUnavailable:
+            if attempt == CONNECT_TRIES - 1:
+                raise
+            time.sleep(0.1)  # till the manager has noticed too
+    raise AssertionError("unreachable")
+
+
+def crashed(death: str) -> EngineCrashed:
+    return EngineCrashed(f"The model's process died while it worked on this request, more than once, the last time by {death}.")
 
 
 class Pursuit:
@@ -37,16 +61,7 @@ class Pursuit:
 
     def begin(self, model: str | None, ask: Callable[[ModelReady], Generate]) -> "Pursuit":
         """Returns once a runner has the request. Raises ServiceError, ClientGone."""
-        for attempt in range(CONNECT_TRIES):
-            self.ready = self._manager.resolve(model, self._deadline, self._client)
-            self.asked = ask(self.ready)
-            try:
-                self._generation = Generation(self.ready, self.asked, self._deadline, self._client)
-                break
-            except EngineUnavailable:
-                if attempt == CONNECT_TRIES - 1:
-                    raise
-                time.sleep(0.1)  # till the manager has noticed too
+        self.ready, self.asked, self._generation = connect(self._manager, model, ask, self._deadline, self._client)
         self._progress = Progress(self.asked)
         return self
 
@@ -135,4 +150,4 @@ class Pursuit:
             self._deaths += 1
         self._on_trial, self._computed = False, not self._deaths
         if self._strikes >= GUILTY:
-            raise EngineCrashed(f"The model's process died while it worked on this request, more than once, the last time by {death}.")
+            raise crashed(death)

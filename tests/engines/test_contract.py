@@ -233,7 +233,6 @@ def test_min_p_one_is_greedy(engine):
 
 
 @pytest.mark.parametrize("engine", COMPUTING, indirect=True)
-@pytest.mark.timeout(300)  # one sequence of a bfloat16 model on MLX's CPU: some tokens a second
 def test_penalties_make_repetition_rarer(engine):
     plain = Run(engine, [job(1, temperature=0.0, max_tokens=60)]).tokens[1]
     for penalty in ({"repetition_penalty": 1.5}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):

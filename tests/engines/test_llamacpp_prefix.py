@@ -266,7 +266,6 @@ def test_random_traffic_loses_no_slot_no_cell_and_no_job(shared_engine, traffic)
     assert_nothing_lost(shared_engine, traffic)
 
 
-@pytest.mark.timeout(400)
 def test_five_hundred_jobs_lose_no_slot_no_cell_and_no_job(shared_engine):
     numbers = random.Random(500)  # more than hypothesis generates in one example
     traffic = [

@@ -89,31 +89,16 @@ ROUTES = [
     invalid("/v1/admin/log-level", {"level": "LOUD"}, "level"),
 ]
 
+
+def with_key(name: str, key: str) -> Row:
+    headers = {"Content-Type": JSON, "Idempotency-Key": key}
+    return Row(name, 400, "invalid_value", "Idempotency-Key", body={"prompt": "x"}, headers=headers)
+
+
 HEADERS = [
-    Row(
-        "Idempotency-Key with a space",
-        400,
-        "invalid_value",
-        "Idempotency-Key",
-        body={"prompt": "x"},
-        headers={"Content-Type": JSON, "Idempotency-Key": "a b"},
-    ),
-    Row(
-        "Idempotency-Key of 256",
-        400,
-        "invalid_value",
-        "Idempotency-Key",
-        body={"prompt": "x"},
-        headers={"Content-Type": JSON, "Idempotency-Key": "a" * 256},
-    ),
-    Row(
-        "an empty Idempotency-Key",
-        400,
-        "invalid_value",
-        "Idempotency-Key",
-        body={"prompt": "x"},
-        headers={"Content-Type": JSON, "Idempotency-Key": ""},
-    ),
+    with_key("Idempotency-Key with a space", "a b"),
+    with_key("Idempotency-Key of 256", "a" * 256),
+    with_key("an empty Idempotency-Key", ""),
     Row("another Host", 403, "host_not_allowed", path="/v1/models", method="GET", headers={"Host": "evil.example"}),
     Row("a Host with a path", 403, "host_not_allowed", path="/v1/models", method="GET", headers={"Host": "localhost/v1/models?"}),
     Row(

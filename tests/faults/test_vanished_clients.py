@@ -1,6 +1,7 @@
 """Clients that connect, ask and vanish leave nothing behind, wherever their request was at that moment."""
 
 import json
+import os
 import socket
 import struct
 
@@ -11,6 +12,7 @@ from tests.faults.answers import ask
 from tests.server import Server, wait_until
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
+ENCODERS = min(32, (os.cpu_count() or 1) + 4)  # threads of asyncio's default executor, started as they are wanted and kept
 
 
 def connect(server: Server, path: str, body: dict) -> socket.socket:
@@ -52,13 +54,13 @@ def assert_nothing_left(server: Server, before: dict[str, tuple[int, int]], one_
 
     def as_before() -> bool:
         now = held(server)
-        return all(now[name][0] <= before[name][0] + 1 and now[name][1] <= before[name][1] for name in before)
+        return all(now[name][0] <= before[name][0] + 1 and now[name][1] <= before[name][1] + ENCODERS for name in before)
 
-    wait_until(as_before, timeout=15, what=f"descriptors and threads as before ({before})")
+    wait_until(as_before, timeout=15, what=f"descriptors as before, threads at most an executor more ({before})")
 
 
 def warm_up(server: Server) -> None:
-    """Threads for encoding and descriptors for logs are there from the first requests on."""
+    """Descriptors for logs are there from the first requests on."""
     for client in [connect(server, "/v1/completions", {"prompt": "x" * 40, "max_tokens": 3}) for _ in range(40)]:
         assert b"200 OK" in client.recv(4096)
         client.close()

@@ -122,6 +122,8 @@ def end(response: flask.Response) -> flask.Response:
     def write() -> None:
         if getattr(client, "stalled", False):
             of.error = "client_stalled"
+        elif of.endings == ["abort"] and of.error is None:  # a write failed before anybody saw that the client had left
+            of.error = "client_gone"
         of.write()
 
     response.call_on_close(write)

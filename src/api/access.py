@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import flask
+from msgspec.structs import replace
 
 from src.api.operator import require_operator
 from src.api.record import record
@@ -72,11 +73,12 @@ def asker() -> Key | None:
 
 
 def visible(models: Iterable[ModelState]) -> list[ModelState]:
-    """Those of the models that the asker may know of."""
+    """Those of the models, and of their adapters behind them, that the asker may know of."""
+    served = [each for model in models for each in (model, *_adapters(model))]
     key = asker()
     if key is None or not key.models:
-        return list(models)
-    return [model for model in models if {model.name, *model.aliases} & set(key.models)]
+        return served
+    return [model for model in served if {model.name, *model.aliases} & set(key.models)]
 
 
 def see(name: str | None) -> None:
@@ -98,6 +100,11 @@ def find(name: str | None, models: Iterable[ModelState]) -> ModelState:
     if name is None:
         raise ModelNotFound(f"The request names no model. Models here: {here}.", param="model")
     raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {here}.", param="model")
+
+
+def _adapters(model: ModelState) -> list[ModelState]:
+    """Each is asked for as if it were a model."""
+    return [replace(model, name=name, parent=model.name, aliases=[], adapters=[], stats=None) for name in model.adapters]
 
 
 def _presented() -> str:

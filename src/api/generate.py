@@ -96,7 +96,7 @@ def _asking(request: ChatRequest | CompletionRequest) -> Callable[[ModelReady], 
 
     def asking(ready: ModelReady) -> Generate:
         asked = request.generate(ready.sampling)
-        return replace(asked, key=key, max_tokens=asked.max_tokens or most)
+        return replace(asked, key=key, adapter=ready.adapter, max_tokens=asked.max_tokens or most)
 
     return asking
 

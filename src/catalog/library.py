@@ -20,7 +20,7 @@ class Library:
         self._on_error = on_error
         self._options: dict[str, ModelOptions] = {}
         self._error = ""
-        self._aliases: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # of models, by their aliases and those of their adapters
 
     def entries(self) -> dict[str, ModelEntry]:
         """All models by name, also those that are broken."""
@@ -31,11 +31,11 @@ class Library:
             if str(error) != self._error:
                 self._error = str(error)
                 self._on_error(self._error)
-        self._aliases = {alias: name for name, of in self._options.items() if name in found for alias in of.aliases if alias not in found}
+        self._names = {other: name for name, of in self._options.items() if name in found for other in of.names if other not in found}
         return {name: msgspec.structs.replace(entry, options=self._options.get(name, NONE)) for name, entry in found.items()}
 
     def find(self, name: str) -> ModelEntry:
-        """By name or alias. Raises ModelNotFound with the names there are."""
+        """By name, alias or an adapter's name. Raises ModelNotFound with the names there are."""
         entries = self.entries()
         found = entries.get(self.name_of(name))
         if found is None:
@@ -44,8 +44,8 @@ class Library:
         return found
 
     def name_of(self, name: str) -> str:
-        """What an alias stands for, as of the last look at the folder; any other name is itself."""
-        return self._aliases.get(name, name)
+        """The model that an alias or an adapter's name stands for, as of the last look at the folder; any other name is itself."""
+        return self._names.get(name, name)
 
 
 class OneModel(Library):

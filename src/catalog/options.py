@@ -54,6 +54,7 @@ class ModelOptions(BaseModel):
     chat_template: Path | None = Field(None, description="a Jinja file in the models folder, in place of the model's own")
     tool_format: Name | None = Field(None, description="how the model writes tool calls, where its template does not tell")
     lora: tuple[Path, ...] = Field((), description="LoRA adapters in the models folder (GGUF for llama_cpp, a folder for vllm)")
+    adapters: dict[Name, Path] = Field({}, description="LoRA adapters (vllm) by the model names under which requests ask for them")
     vllm: VLLMOptions = Field(VLLMOptions.model_validate({}), description="a table of vLLM's own settings")
     pinned: bool = Field(False, strict=True, description="never unloaded to make room or for being idle")
     ttl: float | None = Field(None, strict=True, ge=0, description="in place of MODEL_IDLE_SECONDS")
@@ -65,6 +66,11 @@ class ModelOptions(BaseModel):
     presence_penalty: float | None = Field(None, strict=True, ge=-2, le=2, description="default of requests")
     frequency_penalty: float | None = Field(None, strict=True, ge=-2, le=2, description="default of requests")
     repetition_penalty: float | None = Field(None, strict=True, gt=0, le=2, description="default of requests")
+
+    @property
+    def names(self) -> list[str]:
+        """All that requests may call it by, with one of its adapters or without, beside its own name."""
+        return [*self.aliases, *self.adapters]
 
     def vllm_settings(self) -> dict[str, Any]:
         """Those of vLLM's own settings that are set."""
@@ -94,9 +100,9 @@ def read_options(folder: Path) -> dict[str, ModelOptions]:
     except (tomllib.TOMLDecodeError, UnicodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     options = {name: _options(path, name, table) for name, table in tables.items()}
-    _see_that_aliases_differ(path, options)
+    _see_that_names_differ(path, options)
     for name, of in options.items():
-        for file in filter(None, [of.chat_template, *of.lora]):
+        for file in filter(None, [of.chat_template, *of.lora, *of.adapters.values()]):
             _see_that_inside(path, name, file)
     return options
 
@@ -127,15 +133,16 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)[:100]
 
 
-def _see_that_aliases_differ(path: Path, options: dict[str, ModelOptions]) -> None:
+def _see_that_names_differ(path: Path, options: dict[str, ModelOptions]) -> None:
     owners: dict[str, str] = {name: name for name in options}
     for name, of in options.items():
-        for alias in of.aliases:
-            if alias in owners:
-                raise SettingsError(
-                    f'{path}: ["{name}"] aliases has {alias!r}, which names {owners[alias]!r} already: expected a name of its own'
-                )
-            owners[alias] = name
+        for key, names in (("aliases", of.aliases), ("adapters", of.adapters)):
+            for other in names:
+                if other in owners:
+                    raise SettingsError(
+                        f'{path}: ["{name}"] {key} has {other!r}, which names {owners[other]!r} already: expected a name of its own'
+                    )
+                owners[other] = name
 
 
 def _see_that_inside(path: Path, name: str, file: Path) -> None:

@@ -24,6 +24,7 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     step_time_target: float = 0.0  # seconds a step may take while jobs wait for their next token
     kv_type: str = "auto"  # how the KV cache is stored: auto (the engine's choice), f16, q8_0
     lora: tuple[str, ...] = ()  # files of LoRA adapters (folders for vLLM), all applied
+    adapters: dict[str, str] = {}  # folders of further ones by name: a job names the one that it wants applied
     vllm: dict[str, Any] = {}  # settings of vLLM by its own names
     step_delay: float = 0.0  # seconds an echo step takes
     fault: str = ""  # of the echo engine: crash, kill or stall, and the text on which
@@ -59,6 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int  # completion tokens still to be drawn, at least 1
     sampling: SamplingParams
     grammar: Grammar | None = None
+    adapter: str = ""  # one of the options' adapters
     key: str = ""  # whose job it is: places are shared out fairly between keys
 
 

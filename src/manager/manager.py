@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from src import logs
 from src.catalog import Facts, Library, ModelEntry, OneModel
 from src.errors import ModelLoading, ModelNotFound, ServiceError
@@ -47,12 +49,13 @@ class Manager:
         """The runner for a request. Waits for its model to load, LOAD_WAIT_SECONDS at most. Raises ServiceError."""
         if name is None and (name := self.default_model()) is None:
             raise ModelNotFound(f"There is no model in {self.settings.models_dir}/. Put a GGUF file there.", param="model")
-        name = self.library.name_of(name)
+        asked, name = name, self.library.name_of(name)
         model = self.fleet.serving(name)
         if model is None or model.state != "ready":
             model = await self._wait_loaded(name, model)
         model.used_at = time.monotonic()
-        return _ready(model)
+        ready = _ready(model)
+        return replace(ready, model=asked, adapter=asked) if asked in model.entry.options.adapters else ready
 
     async def load(self, name: str) -> ModelReady:
         """Load a model, or join its loading; at once if it is loaded and its files and options are those that were loaded,

@@ -50,8 +50,13 @@ class Planner:
             raise ModelLoadFailed(
                 f"{chosen} takes no LoRA adapters here, llama_cpp and vllm do: remove lora of {entry.name} from models.toml, or use a GGUF."
             )
+        if options.adapters and chosen != "vllm":
+            raise ModelLoadFailed(
+                f"{chosen} takes no adapters by name here, vllm does: remove adapters of {entry.name} from models.toml, or set lora, "
+                "which llama_cpp applies to all answers."
+            )
         others = [name for name, reason in engines.reasons(entry.format).items() if reason is None and name != chosen]
-        return [chosen, *(others if settings.engine_fallback and not options.lora else ())]
+        return [chosen, *(others if settings.engine_fallback and not (options.lora or options.adapters) else ())]
 
     def why_not(self, entry: ModelEntry) -> str | None:
         """Why no engine here can run a model; None where one can."""
@@ -108,6 +113,7 @@ class Planner:
                 kv_type=settings.kv_cache_type,
                 step_time_target=settings.step_time_target_ms / 1000,
                 lora=tuple(str(settings.models_path / file) for file in entry.options.lora),
+                adapters={name: str(settings.models_path / folder) for name, folder in entry.options.adapters.items()},
                 vllm=self._vllm(entry) if plan.engine == "vllm" else {},
                 step_delay=settings.echo_step_ms / 1000,
                 fault=settings.echo_fault,

@@ -116,6 +116,7 @@ class Reporter:
             size_bytes=entry.size_bytes,
             modified=entry.modified,
             aliases=list(entry.options.aliases),
+            adapters=list(entry.options.adapters),
             architecture=entry.facts.architecture,
             parameters=entry.facts.parameters,
             quantisation=entry.facts.quantisation,

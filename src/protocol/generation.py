@@ -51,6 +51,7 @@ class Generate(Message, frozen=True, kw_only=True):
     n: int = 1
     max_tokens: int | None = None  # None: up to the end of the context
     key: str = ""  # the API key's name, for fair shares; never the key
+    adapter: str = ""  # one of the model's, by its name
     stop: list[str] = []
     include_stop: bool = False  # the stop string is a part of the answer
     constraint: Constraint | None = None

@@ -70,6 +70,7 @@ class ModelReady(Message, frozen=True, kw_only=True):
     socket: str
     engine: str
     fingerprint: str  # changes with whatever may change the answer to a seeded request
+    adapter: str = ""  # of the model, by whose name it was asked for
     sampling: dict[str, float] = {}  # of requests that do not say otherwise
     pid: int = 0  # of its process
     predecessor: str | None = None  # how the process before it died: "signal SIGSEGV", "exit status 1"; None: it did not
@@ -136,6 +137,8 @@ class ModelState(Message, frozen=True, kw_only=True):
     reason: str | None = None  # why it failed
     note: str | None = None  # which engines did not load it, where another did
     aliases: list[str] = []
+    adapters: list[str] = []  # by the names under which they are asked for
+    parent: str | None = None  # the model that this is an adapter of
     architecture: str | None = None
     parameters: int | None = None
     quantisation: str | None = None

@@ -202,6 +202,7 @@ class Generator:
                 max_tokens=most - len(known),
                 sampling=sampling,
                 grammar=answer.grammar,
+                adapter=request.adapter,
                 key=request.key,
             ),
             mailbox,

@@ -178,6 +178,8 @@ def test_a_model_has_openais_fields_and_ours(http):
         "context_length": 256,
         "note": None,
         "aliases": [],
+        "adapters": [],
+        "parent": None,
         "architecture": None,
         "parameters": None,
         "quantisation": None,

@@ -39,6 +39,16 @@ def test_an_engine_without_adapters_refuses_them_by_name(planner, tmp_path, monk
         planner.engines(found)
 
 
+def test_adapters_that_requests_name_reach_vllm_and_no_other_engine(planner, tmp_path, monkeypatch):
+    found = entry(tmp_path, 'adapters = {sql = "adapters/style.gguf"}')
+    with pytest.raises(ModelLoadFailed, match="llama_cpp takes no adapters by name here, vllm does: remove adapters of chat"):
+        planner.engines(found)
+    monkeypatch.setattr("src.engines.choose", lambda *given: "vllm")
+    assert planner.engines(found) == ["vllm"], "none takes its place: it would answer without them"
+    spec = planner.spec(found, planner.plan(found, "vllm", planner.available("vllm", (), 0)))
+    assert spec.options.adapters == {"sql": str(tmp_path / "adapters/style.gguf")}
+
+
 def vllm_options(tmp_path, settings: dict, table: str) -> dict:
     """What vLLM is told of its own settings."""
     put(tmp_path, "chat.gguf")

@@ -8,12 +8,14 @@ from vllm import EngineArgs
 from vllm.platforms import current_platform
 
 from src.engines.base import EngineOptions
+from src.engines.folder import read_json
 from src.errors import ModelLoadFailed
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open
 CPU_SEQUENCES = 20
 CPU_BLOCK = 32  # tokens of the KV cache that are found again together: vLLM's default of 128 would find a short prefix never
 CPU_BATCH_TOKENS = 512  # of a step: a prompt of more is computed piece by piece, so that others get their tokens between
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA adapters, that vLLM sets memory aside for
 SAMPLER = "src.engines.vllm.sampler:Sampler"
 
 
@@ -42,8 +44,10 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
     if given.get("speculative_config"):
         # vLLM takes no logits processors beside it: it draws itself, and follows grammars itself, for which it needs the tokenizer.
         arguments |= {"logits_processors": None, "skip_tokenizer_init": False, "structured_outputs_config": {"backend": "guidance"}}
-    if options.lora:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(options.lora)}
+    if folders := adapters(options):
+        ranks = [_rank(Path(folder)) for folder in folders.values()]
+        # On a CPU a job without an adapter is computed with the last place's, if others in its step have one: that stays empty.
+        arguments |= {"enable_lora": True, "max_loras": len(folders) + (device == "cpu"), "max_lora_rank": max(ranks)}
     return EngineArgs(**{**arguments, **given})
 
 
@@ -85,13 +89,18 @@ def _share_cores(ranks: int) -> None:
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, group)) for group in groups) if share else "nobind"
 
 
-def _rank(adapters: tuple[str, ...]) -> int:
-    """Of the LoRA adapter, from its own file: vLLM sets memory aside for it."""
-    from src.engines.folder import read_json
+def adapters(options: EngineOptions) -> dict[str, str]:
+    """The LoRA adapters' folders by what jobs call them; "" is that of jobs that name none. Raises ModelLoadFailed."""
+    if len(options.lora) > 1:
+        raise ModelLoadFailed(f"vLLM applies one LoRA adapter to a request, and lora in models.toml has {len(options.lora)}: leave one.")
+    return {**({"": options.lora[0]} if options.lora else {}), **options.adapters}
 
-    if len(adapters) > 1:
-        raise ModelLoadFailed(f"vLLM applies one LoRA adapter to a request, and models.toml names {len(adapters)}: leave one.")
-    config = read_json(Path(adapters[0]) / "adapter_config.json")
-    if not isinstance(config.get("r"), int):
-        raise ModelLoadFailed(f"{adapters[0]} is no LoRA adapter for vLLM: expected a folder with adapter_config.json and its weights.")
-    return int(config["r"])
+
+def _rank(folder: Path) -> int:
+    """The least of vLLM's that the adapter fits, by its own file."""
+    rank = read_json(folder / "adapter_config.json").get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise ModelLoadFailed(f"{folder} is no LoRA adapter for vLLM: expected a folder with adapter_config.json and its weights.")
+    if rank > RANKS[-1]:
+        raise ModelLoadFailed(f"The LoRA adapter {folder} has the rank {rank}: vLLM takes up to {RANKS[-1]}.")
+    return next(known for known in RANKS if rank <= known)

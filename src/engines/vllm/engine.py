@@ -16,7 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
 from src.engines.folder import end_tokens
 from src.engines.queue import JobQueue
-from src.engines.vllm.arguments import engine_arguments
+from src.engines.vllm.arguments import adapters, engine_arguments
 from src.engines.vllm.parameters import Parameters
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 
@@ -42,6 +42,7 @@ class VLLMEngine(Engine):
     def __init__(self, options: EngineOptions) -> None:
         folder = Path(options.model_path)
         self._llm = _start(options)
+        self._adapters = {"": None, **_load_adapters(self._llm, options)}
         threading.Thread(target=_tell_of_death, args=(self._llm.engine_core,), name="vllm-death", daemon=True).start()
         config = self._llm.vllm_config
         self.context_length = config.model_config.max_model_len
@@ -50,7 +51,6 @@ class VLLMEngine(Engine):
         self._slots = config.scheduler_config.max_num_seqs
         self._kv_total = (config.cache_config.num_gpu_blocks - 1) * config.cache_config.block_size
         self._parameters = Parameters(end_tokens(folder), drawn_here=config.speculative_config is None)
-        self._adapter = LoRARequest("adapter", 1, options.lora[0]) if options.lora else None
         self._queue = JobQueue()
         self._running: dict[int, _Running] = {}
         self._prefix_hit = self._prefix_asked = self._generated = 0
@@ -62,6 +62,8 @@ class VLLMEngine(Engine):
             raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
         if not all(0 <= token < self._vocab_size for token in job.tokens):
             raise EngineError("The prompt has a token that is not in the model's vocabulary.")
+        if job.adapter not in self._adapters:
+            raise EngineError(f"The model was loaded without the adapter {job.adapter!r}: load it anew.")
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
@@ -110,7 +112,7 @@ class VLLMEngine(Engine):
         while len(self._running) < self._slots + AHEAD and (job := self._queue.take(running.job for running in self._running.values())):
             try:
                 params = self._parameters.of(job, self.context_length - len(job.tokens))
-                self._llm.add_request(str(job.id), tokens_input(job.tokens), params, lora_request=self._adapter)
+                self._llm.add_request(str(job.id), tokens_input(job.tokens), params, lora_request=self._adapters[job.adapter])
             except EngineError as error:
                 refused.append(Step(job_id=job.id, error=error))
             except EngineDeadError as error:
@@ -180,6 +182,20 @@ def _start(options: EngineOptions) -> LLMEngine:
         raise
     except Exception as error:  # whatever settings and files that it was not written for make it raise
         raise ModelLoadFailed(f"vLLM cannot load {name}: {_reason(error)}") from error
+
+
+def _load_adapters(llm: LLMEngine, options: EngineOptions) -> dict[str, LoRARequest]:
+    """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
+    loaded = {}
+    for number, (name, folder) in enumerate(adapters(options).items(), 1):
+        loaded[name] = LoRARequest(str(number), number, folder)
+        try:
+            llm.add_lora(loaded[name])
+        except Exception as error:  # whatever its files make vLLM's core raise
+            llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
+            model = Path(options.model_path).name
+            raise ModelLoadFailed(f"vLLM cannot apply the LoRA adapter {folder} to {model}: {_reason(error)[:300]}") from error
+    return loaded
 
 
 def _tell_of_death(core: Any) -> None:

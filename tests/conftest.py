@@ -1,11 +1,15 @@
 """What every test may use: the built-in model, and a second one."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from src.settings import ROOT
 from tests.gemma import gemma_model
+
+# Whoever runs the tests in the background may have Ctrl-C ignored, and every process that they start would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def test_a_new_folder_is_private():
     folder = rundir.claim("")
     assert os.stat(folder).st_mode & 0o777 == 0o700
     rundir.remove(folder)
+    rundir._claims.pop().close()  # a server's ends with its process
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_that_says_so(tmp_path):

@@ -7,27 +7,20 @@ import time
 from types import SimpleNamespace
 
 import msgspec
-import psutil
 import pytest
 
 from src.engines import load_engine, why_not
-from src.engines.base import EngineOptions, Job
+from src.engines.base import Job
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
+from tests.engines.vllm_small import CONTEXT, options, vllms_processes
 from tests.hf_model import hf_model
 from tests.server import assert_gone
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)
 
-CONTEXT = 2048
 NGRAMS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}
-
-
-def options(**fields) -> EngineOptions:
-    vllm = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 128, **fields.pop("vllm", {})}
-    defaults = {"model_path": str(hf_model("float32")), "context_length": CONTEXT, "max_sequences": 4, "cached_prefixes": 4}
-    return EngineOptions(**{**defaults, **fields}, vllm=vllm)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +31,6 @@ def engine():
     yield loaded
     loaded.close()
     assert_gone(family)
-
-
-def vllms_processes() -> list[psutil.Process]:
-    family = psutil.Process().children(recursive=True)
-    return [process for process in family if process.name().startswith("VLLM::") and process.status() != psutil.STATUS_ZOMBIE]
 
 
 class Followed:

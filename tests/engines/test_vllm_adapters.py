@@ -10,7 +10,7 @@ from src.engines import load_engine, why_not
 from src.engines.base import Engine, Job
 from src.errors import EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.test_vllm import options, vllms_processes
+from tests.engines.vllm_small import options, vllms_processes
 from tests.hf_model import hf_model
 from tests.lora import merged, write_adapter
 from tests.server import assert_gone

@@ -1,0 +1,19 @@
+"""vLLM with the built-in model and as little of everything as tests need. Importing it needs no vLLM."""
+
+import psutil
+
+from src.engines.base import EngineOptions
+from tests.hf_model import hf_model
+
+CONTEXT = 2048
+
+
+def options(**fields) -> EngineOptions:
+    vllm = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 128, **fields.pop("vllm", {})}
+    defaults = {"model_path": str(hf_model("float32")), "context_length": CONTEXT, "max_sequences": 4, "cached_prefixes": 4}
+    return EngineOptions(**{**defaults, **fields}, vllm=vllm)
+
+
+def vllms_processes() -> list[psutil.Process]:
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if process.name().startswith("VLLM::") and process.status() != psutil.STATUS_ZOMBIE]

@@ -71,6 +71,32 @@ def hf_model(dtype: str = "bfloat16", gguf: Path = GGUF, kv_heads: int = 0) -> P
     return home / NAME
 
 
+def as_embedder(folder: Path, home: Path) -> Path:
+    """The same model in `home`, said to be one for embeddings by the mean of its last hidden states."""
+    made = home / NAME
+    made.mkdir()
+    for file in folder.iterdir():
+        (made / file.name).symlink_to(file)
+    config = json.loads((folder / "config.json").read_text())
+    (made / "config.json").unlink()
+    (made / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    write_pooling(made, "mean_tokens")
+    return made
+
+
+def write_pooling(folder: Path, mode: str) -> None:
+    """Files as sentence-transformers writes them: how a text's vector comes out of its tokens'."""
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(kinds.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    modes = {f"pooling_mode_{name}": name == mode for name in ("cls_token", "mean_tokens", "lasttoken")}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
 def convert(gguf: Path, dtype: str, folder: Path, kv_heads: int = 0) -> None:
     """Write config, weights and tokenizer of a GGUF file into an empty folder."""
     from gguf import GGUFReader

@@ -7,12 +7,12 @@ import pytest
 from src.engines import load_engine, why_not
 from src.engines.base import EngineOptions
 from src.text.hf import HFTokenizer
-from tests.engines.test_contract import job
-from tests.hf_model import hf_model
+from tests.engines.test_contract import VLLM, job
+from tests.hf_model import as_embedder, hf_model
 
-ENGINES = ["echo", "llama_cpp", "mlx"]
+ENGINES = ["echo", "llama_cpp", "mlx", "vllm"]
 CONTEXT = 160  # longer than a piece of work
-COMPUTING = ["llama_cpp", "mlx"]
+COMPUTING = ["llama_cpp", "mlx", "vllm"]
 ALIKE = [
     ("The cat sleeps on the sofa.", "A kitten is napping on the couch."),
     ("How do I install Python on Linux?", "Setting up Python on a Linux machine"),
@@ -21,11 +21,14 @@ ALIKE = [
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request, model_path):
+def engine(request, model_path, tmp_path_factory):
     if reason := why_not(request.param):
         pytest.skip(reason)
-    path = model_path if request.param != "mlx" else hf_model("float32")
-    loaded = load_engine(request.param, EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=2, threads=1))
+    path = model_path if request.param in ("echo", "llama_cpp") else hf_model("float32")
+    if request.param == "vllm":  # which embeds with models alone that were made for it
+        path = as_embedder(path, tmp_path_factory.mktemp("embedder"))
+    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=2, threads=1, vllm=VLLM)
+    loaded = load_engine(request.param, options)
     yield loaded
     loaded.close()
 
@@ -87,6 +90,7 @@ def test_work_that_was_given_up_leaves_nothing_behind(engine):
         assert cosine(vector, expected[0]) > 0.9999
 
 
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "vllm"], indirect=True)
 def test_jobs_draw_the_same_tokens_beside_it_and_are_asked_between_its_pieces(engine):
     def drawn(work) -> list[int]:
         engine.add(job(1, max_tokens=6, temperature=0.0))

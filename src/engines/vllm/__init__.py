@@ -19,7 +19,10 @@ def load(options: EngineOptions) -> Engine:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from src.engines.vllm import spawned
+    from src.engines.vllm.core import Core
+    from src.engines.vllm.embedder import VLLMEmbedder
     from src.engines.vllm.engine import VLLMEngine
 
     spawned.install()
-    return VLLMEngine(options)
+    core = Core(options)
+    return VLLMEmbedder(core) if core.embeds else VLLMEngine(core, options)

@@ -48,7 +48,13 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
         ranks = [_rank(Path(folder)) for folder in folders.values()]
         # On a CPU a job without an adapter is computed with the last place's, if others in its step have one: that stays empty.
         arguments |= {"enable_lora": True, "max_loras": len(folders) + (device == "cpu"), "max_lora_rank": max(ranks)}
-    return EngineArgs(**{**arguments, **given})
+    wanted = EngineArgs(**{**arguments, **given})
+    if wanted.create_model_config().runner_type == "pooling":  # by vLLM's own knowledge of architectures
+        wanted.logits_processors = None  # it draws nothing
+        wanted.enable_prefix_caching = None  # vLLM knows which poolings need all of a text
+        if device == "cpu":  # not piece by piece, for the same reason
+            wanted.max_num_batched_tokens = max(wanted.max_num_batched_tokens or 0, wanted.max_model_len or 0)
+    return wanted
 
 
 def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,16 @@
 """Continuous batching by vLLM's own engine core: which jobs it gets, and what became of them. Knows nothing of text."""
 
-import select
-import threading
-import time
 from pathlib import Path
 from typing import Any
-
-from vllm import LLMEngine
-from vllm.exceptions import VLLMValidationError
-from vllm.inputs.engine import tokens_input
-from vllm.lora.request import LoRARequest
-from vllm.v1.engine import EngineCoreOutputs
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
 from src.engines.folder import end_tokens
 from src.engines.queue import JobQueue
-from src.engines.vllm.arguments import adapters, engine_arguments
+from src.engines.vllm.core import Core
 from src.engines.vllm.parameters import Parameters
-from src.errors import EngineDead, EngineError, ModelLoadFailed
+from src.errors import EngineError
 
 AHEAD = 2  # jobs the core has beside those that fit: else a place stays empty for a step or two
-CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
 
 
 class _Running:
@@ -39,103 +28,74 @@ class VLLMEngine(Engine):
     The core tells nothing of a prompt that is being computed: the first step of a job carries its first token.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
-        folder = Path(options.model_path)
-        self._llm = _start(options)
-        self._adapters = {"": None, **_load_adapters(self._llm, options)}
-        threading.Thread(target=_tell_of_death, args=(self._llm.engine_core,), name="vllm-death", daemon=True).start()
-        config = self._llm.vllm_config
-        self.context_length = config.model_config.max_model_len
-        self.device = config.device_config.device_type
-        self._vocab_size = config.model_config.get_vocab_size()
-        self._slots = config.scheduler_config.max_num_seqs
+    def __init__(self, core: Core, options: EngineOptions) -> None:
+        config = core.config
+        self._core = core
+        self.context_length, self.device = core.context_length, core.device
         self._kv_total = (config.cache_config.num_gpu_blocks - 1) * config.cache_config.block_size
-        self._parameters = Parameters(end_tokens(folder), drawn_here=config.speculative_config is None)
+        self._parameters = Parameters(end_tokens(Path(options.model_path)), drawn_here=config.speculative_config is None)
         self._queue = JobQueue()
         self._running: dict[int, _Running] = {}
         self._prefix_hit = self._prefix_asked = self._generated = 0
-        self._compute_seconds = 0.0
-        self._waiting = self._woken = False
 
     def add(self, job: Job) -> None:
         if not job.tokens or len(job.tokens) >= self.context_length:
             raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
-        if not all(0 <= token < self._vocab_size for token in job.tokens):
-            raise EngineError("The prompt has a token that is not in the model's vocabulary.")
-        if job.adapter not in self._adapters:
-            raise EngineError(f"The model was loaded without the adapter {job.adapter!r}: load it anew.")
+        self._core.check(job.tokens, job.adapter)
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
         self._queue.cancel(job_id)
         if self._running.pop(job_id, None):
-            self._llm.abort_request([str(job_id)])
+            self._core.abort(job_id)
 
     def step(self) -> list[Step]:
         steps = self._admit()
-        self._woken = False
-        while self._running and not steps and not self._woken:
-            for output in self._wait():
+        self._core.woken = False
+        while self._running and not steps and not self._core.woken:
+            for output in self._core.wait():
                 steps += self._advance(output)
         return steps
 
     def wake(self) -> None:
         """So that a new job is in the core's next step and not in the one after that."""
-        if self._waiting:
-            self._woken = True
-            self._llm.engine_core.outputs_queue.put_nowait(EngineCoreOutputs())
+        self._core.wake()
 
     def stats(self) -> EngineStats:
-        ahead = max(0, len(self._running) - self._slots)
+        ahead = max(0, len(self._running) - self._core.slots)
         return EngineStats(
             running=len(self._running) - ahead,
             waiting=len(self._queue) + ahead,
             longest_wait=self._queue.longest_wait(),
             admitted=self._queue.admitted,
             waited_seconds=self._queue.waited_seconds,
-            slots=self._slots,
+            slots=self._core.slots,
             kv_used=sum(len(running.job.tokens) + running.drawn for running in self._running.values()),
             kv_total=self._kv_total,
             prefix_hit=self._prefix_hit,
             prefix_asked=self._prefix_asked,
             generated=self._generated,
-            compute_seconds=self._compute_seconds,
+            compute_seconds=self._core.compute_seconds,
         )
 
     def close(self) -> None:
         self._running.clear()
-        self._llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
+        self._core.close()
 
     def _admit(self) -> list[Step]:
         """Hand jobs to the core in their turn. The steps of those that it refuses."""
         refused = []
-        while len(self._running) < self._slots + AHEAD and (job := self._queue.take(running.job for running in self._running.values())):
+        places = self._core.slots + AHEAD
+        while len(self._running) < places and (job := self._queue.take(running.job for running in self._running.values())):
             try:
                 params = self._parameters.of(job, self.context_length - len(job.tokens))
-                self._llm.add_request(str(job.id), tokens_input(job.tokens), params, lora_request=self._adapters[job.adapter])
+                self._core.add(job.id, job.tokens, params, job.adapter)
             except EngineError as error:
                 refused.append(Step(job_id=job.id, error=error))
-            except EngineDeadError as error:
-                raise EngineDead(f"vLLM's engine core has died: {error}") from error
-            except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
-                refused.append(Step(job_id=job.id, error=EngineError(f"vLLM refuses this request: {error}")))
             else:
                 self._running[job.id] = _Running(job)
                 self._prefix_asked += job.prompt_tokens
         return refused
-
-    def _wait(self) -> list[Any]:
-        """vLLM's outputs for the jobs that got further."""
-        began = time.perf_counter()
-        self._waiting = True
-        try:
-            outputs: list[Any] = self._llm.step()
-        except EngineDeadError as error:
-            raise EngineDead(f"vLLM's engine core has died: {error}") from error
-        finally:
-            self._waiting = False
-        self._compute_seconds += time.perf_counter() - began
-        return outputs
 
     def _advance(self, output: Any) -> list[Step]:
         """A step for each of the tokens, one but for speculative decoding."""
@@ -172,46 +132,6 @@ class VLLMEngine(Engine):
             cached = min(output.num_cached_tokens or 0, running.job.prompt_tokens)
             self._prefix_hit += cached
         return Step(job_id=running.job.id, cached_tokens=cached, **fields)
-
-
-def _start(options: EngineOptions) -> LLMEngine:
-    name = Path(options.model_path).name
-    try:
-        return LLMEngine.from_engine_args(engine_arguments(options), enable_multiprocessing=True)
-    except ModelLoadFailed:
-        raise
-    except Exception as error:  # whatever settings and files that it was not written for make it raise
-        raise ModelLoadFailed(f"vLLM cannot load {name}: {_reason(error)}") from error
-
-
-def _load_adapters(llm: LLMEngine, options: EngineOptions) -> dict[str, LoRARequest]:
-    """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
-    loaded = {}
-    for number, (name, folder) in enumerate(adapters(options).items(), 1):
-        loaded[name] = LoRARequest(str(number), number, folder)
-        try:
-            llm.add_lora(loaded[name])
-        except Exception as error:  # whatever its files make vLLM's core raise
-            llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
-            model = Path(options.model_path).name
-            raise ModelLoadFailed(f"vLLM cannot apply the LoRA adapter {folder} to {model}: {_reason(error)[:300]}") from error
-    return loaded
-
-
-def _tell_of_death(core: Any) -> None:
-    """vLLM notes that its core's process is gone, but wakes nobody who waits for what it computes."""
-    ends = select.poll()
-    for descriptor in core.resources.engine_manager.sentinels():
-        ends.register(descriptor, select.POLLIN)
-    ends.poll()
-    core.outputs_queue.put_nowait(EngineDeadError())
-
-
-def _reason(error: Exception) -> str:
-    """Pydantic's report of one wrong setting is many lines, of which the second says it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = lines[1] if len(lines) > 1 and "validation error" in lines[0] else (lines or [""])[0]
-    return f"{type(error).__name__}: {told}"
 
 
 def _logprobs(entries: dict[int, Any], token: int, count: int) -> Logprobs:

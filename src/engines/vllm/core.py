@@ -1,0 +1,120 @@
+"""vLLM's engine core, in processes of its own: started, asked, watched and ended. Knows no job."""
+
+import select
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm import LLMEngine, PoolingParams, SamplingParams
+from vllm.exceptions import VLLMValidationError
+from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from src.engines.base import EngineOptions
+from src.engines.vllm.arguments import adapters, engine_arguments
+from src.errors import EngineDead, EngineError, ModelLoadFailed
+
+CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
+
+
+class Core:
+    """Takes prompts by number, computes all of them together, step by step, and tells what each step brought."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Raises ModelLoadFailed."""
+        self._llm = _start(options)
+        self._adapters = {"": None, **_load_adapters(self._llm, options)}
+        threading.Thread(target=_tell_of_death, args=(self._llm.engine_core,), name="vllm-death", daemon=True).start()
+        self.config = self._llm.vllm_config
+        self.context_length: int = self.config.model_config.max_model_len
+        self.device: str = self.config.device_config.device_type
+        self.slots: int = self.config.scheduler_config.max_num_seqs
+        self.embeds: bool = self.config.model_config.runner_type == "pooling"  # such a model does nothing else
+        self.compute_seconds = 0.0
+        self.woken = False  # by wake(), since whoever waits has last set it to False
+        self._vocab_size = self.config.model_config.get_vocab_size()
+        self._waiting = False
+
+    def check(self, tokens: list[int], adapter: str = "") -> None:
+        """Raises EngineError for what the core could only fail at."""
+        if not all(0 <= token < self._vocab_size for token in tokens):
+            raise EngineError("The prompt has a token that is not in the model's vocabulary.")
+        if adapter not in self._adapters:
+            raise EngineError(f"The model was loaded without the adapter {adapter!r}: load it anew.")
+
+    def add(self, number: int, tokens: list[int], params: SamplingParams | PoolingParams, adapter: str = "") -> None:
+        """Raises EngineError where vLLM refuses it, EngineDead."""
+        try:
+            self._llm.add_request(str(number), tokens_input(tokens), params, lora_request=self._adapters[adapter])
+        except EngineDeadError as error:
+            raise EngineDead(f"vLLM's engine core has died: {error}") from error
+        except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
+            raise EngineError(f"vLLM refuses this request: {error}") from error
+
+    def abort(self, number: int) -> None:
+        self._llm.abort_request([str(number)])
+
+    def wait(self) -> list[Any]:
+        """vLLM's outputs of the next step, for those that got further; [] when woken. Raises EngineDead."""
+        began = time.perf_counter()
+        self._waiting = True
+        try:
+            outputs: list[Any] = self._llm.step()
+        except EngineDeadError as error:
+            raise EngineDead(f"vLLM's engine core has died: {error}") from error
+        finally:
+            self._waiting = False
+        self.compute_seconds += time.perf_counter() - began
+        return outputs
+
+    def wake(self) -> None:
+        """By any thread: who waits returns."""
+        if self._waiting:
+            self.woken = True
+            self._llm.engine_core.outputs_queue.put_nowait(EngineCoreOutputs())
+
+    def close(self) -> None:
+        self._llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
+
+
+def _start(options: EngineOptions) -> LLMEngine:
+    name = Path(options.model_path).name
+    try:
+        return LLMEngine.from_engine_args(engine_arguments(options), enable_multiprocessing=True)
+    except ModelLoadFailed:
+        raise
+    except Exception as error:  # whatever settings and files that it was not written for make it raise
+        raise ModelLoadFailed(f"vLLM cannot load {name}: {_reason(error)}") from error
+
+
+def _load_adapters(llm: LLMEngine, options: EngineOptions) -> dict[str, LoRARequest]:
+    """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
+    loaded = {}
+    for number, (name, folder) in enumerate(adapters(options).items(), 1):
+        loaded[name] = LoRARequest(str(number), number, folder)
+        try:
+            llm.add_lora(loaded[name])
+        except Exception as error:  # whatever its files make vLLM's core raise
+            llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
+            model = Path(options.model_path).name
+            raise ModelLoadFailed(f"vLLM cannot apply the LoRA adapter {folder} to {model}: {_reason(error)[:300]}") from error
+    return loaded
+
+
+def _tell_of_death(core: Any) -> None:
+    """vLLM notes that its core's process is gone, but wakes nobody who waits for what it computes."""
+    ends = select.poll()
+    for descriptor in core.resources.engine_manager.sentinels():
+        ends.register(descriptor, select.POLLIN)
+    ends.poll()
+    core.outputs_queue.put_nowait(EngineDeadError())
+
+
+def _reason(error: Exception) -> str:
+    """Pydantic's report of one wrong setting is many lines, of which the second says it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = lines[1] if len(lines) > 1 and "validation error" in lines[0] else (lines or [""])[0]
+    return f"{type(error).__name__}: {told}"

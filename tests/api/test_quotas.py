@@ -15,6 +15,8 @@ from src.keys import KeyFile
 from tests.redis_server import Redis, redis  # noqa: F401 - a fixture
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}  # 12 tokens and 4
 ENDLESS = {**HELLO, "max_tokens": 10_000, "ignore_eos": True}
 

@@ -11,6 +11,8 @@ import pytest
 from tests.raw_http import ask, closed_within, connect, parsed, post
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 HEADERS, BODY, KEEPALIVE = 3, 2, 1
 MANY = 150
 SOON = 5  # seconds; a request takes 20 ms where nobody else computes

@@ -11,6 +11,8 @@ import pytest
 from tests.raw_http import connect, post, read_all
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 SEND = 2
 STALLED = 6
 LONG = {"model": "echo", "prompt": "x" * 20_000, "ignore_eos": True, "stream": True}  # megabytes of events

@@ -11,6 +11,8 @@ from src.errors import SettingsError
 from src.settings import Settings
 from tests.server import Server, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 CANARY = "canary-in-the-prompt"
 
 

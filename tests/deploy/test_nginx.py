@@ -17,6 +17,8 @@ from tests.metrics import scrape
 from tests.nginx import Nginx
 from tests.server import Server, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "What is the capital of France?"
 
 

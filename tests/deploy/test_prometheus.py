@@ -15,6 +15,8 @@ from src.settings import ROOT
 from tests.programs import program
 from tests.server import Server, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]

@@ -23,6 +23,8 @@ from src.settings import ROOT
 from tests.programs import program
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 UNIT = ROOT / "deploy/systemd/inference@.service"
 PLIST = ROOT / "deploy/launchd/com.example.inference.plist"
 INSTALLED = "/opt/inference"

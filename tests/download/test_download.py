@@ -18,6 +18,8 @@ from tests.hub import Hub
 from tests.model_files import gguf_bytes, safetensors_bytes
 from tests.server import wait_until
 
+pytestmark = pytest.mark.slow
+
 REPO = "Qwen/Tiny-1.5"
 WEIGHTS = safetensors_bytes({"w": ("F32", (8000, 1000))})  # 32 MB: Hugging Face's client writes 10 MB at a time
 FILES = {

@@ -12,6 +12,8 @@ from tests.hub import Hub
 from tests.model_files import gguf_bytes
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 REPO = "org/small"
 SOURCES = ["huggingface", "modelscope"]
 

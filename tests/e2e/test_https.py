@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 ENDLESS = {**CHAT, "max_tokens": 10_000, "ignore_eos": True}
 

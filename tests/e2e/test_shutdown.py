@@ -9,6 +9,8 @@ import pytest
 
 from tests.server import Server, assert_gone, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 class Stream:
     """A long stream in a thread of its own."""

@@ -14,6 +14,8 @@ import pytest
 from src.manager.memory import Q8_0
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 CLIENTS, SWITCHES = 20, 10
 SMALL, GEMMA = "smollm2-135m", "gemma3-270m"
 # 10 sequences of 8192 tokens: some 2 GiB of KV cache for each of the two
@@ -53,7 +55,6 @@ def two_in_turn() -> int:
     return psutil.virtual_memory().available // 2**20 - 3500
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("beside", [True, False], ids=["beside each other", "one after the other"])
 def test_twenty_clients_through_ten_switches_and_no_request_fails(folder, beside):
@@ -115,7 +116,6 @@ def resident(server: Server) -> int:
     return total
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", [SMALL, GEMMA])
 def test_the_memory_of_an_unloaded_model_goes_back_to_the_system(folder, model):
     other = GEMMA if model == SMALL else SMALL

@@ -14,6 +14,8 @@ from src.settings import ROOT
 from tests.e2e.test_https import make_certificate
 from tests.server import PLAIN_GUNICORN, Server, assert_gone, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def ask(server: Server, text: str = "hello") -> str:
     answer = server.client().chat.completions.create(model="echo", messages=[{"role": "user", "content": text}])

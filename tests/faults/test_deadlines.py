@@ -9,6 +9,8 @@ import pytest
 from tests.faults.answers import Crowd, ask
 from tests.server import Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server():

@@ -14,6 +14,8 @@ from src.settings import ROOT
 from tests.faults.answers import Crowd, ask
 from tests.server import Server, assert_gone, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

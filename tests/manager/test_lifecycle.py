@@ -24,6 +24,8 @@ from src.protocol import ModelReady
 from src.settings import Settings
 from tests.model_files import gguf_bytes
 
+pytestmark = pytest.mark.slow
+
 LIGHT = {"inference_engine": "auto", "context_length": 256, "max_parallel_sequences": 2, "threads": 1}
 
 

@@ -21,6 +21,8 @@ from benchmark.workloads import LONG, WORKLOADS, Freed, Round
 from src.settings import ROOT
 from tests import server as service
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -37,6 +37,7 @@ def arguments_of(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m", help="the model that requests name")
     parser.add_argument("--rounds", type=int, default=3, help="how often each workload runs on each server")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the prompts; by default no run repeats another")
+    parser.add_argument("--without-seeds", action="store_true", help="send none, for servers that fail at them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every answer's times here")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the figures: .svg or .png")
     parser.add_argument("--from", type=Path, metavar="FILE", dest="earlier", help="measure nothing: show what --json has written")
@@ -67,7 +68,8 @@ async def describe(server: Server) -> dict[str, object]:
 
 async def run(arguments: argparse.Namespace) -> Report:
     """Every workload on every server, round by round. Raises Unreachable or LimitFailed."""
-    servers = [Server(name, url, arguments.model) for name, url in (pair.split("=", 1) for pair in arguments.compare)]
+    named = (pair.split("=", 1) for pair in arguments.compare)
+    servers = [Server(name, url, arguments.model, seeds=not arguments.without_seeds) for name, url in named]
     report = begin(arguments.seed, {server.name: await describe(server) for server in servers})
     for workload in arguments.workloads:
         for number in range(arguments.rounds):

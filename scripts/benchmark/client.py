@@ -84,11 +84,12 @@ class Exchange(asyncio.Protocol):
 class Server:
     """One OpenAI-compatible server."""
 
-    def __init__(self, name: str, url: str, model: str) -> None:
-        """`url` with or without /v1."""
+    def __init__(self, name: str, url: str, model: str, *, seeds: bool = True) -> None:
+        """`url` with or without /v1. `seeds`: whether requests carry one."""
         self.name = name
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
+        self._seeds = seeds
         parts = urlsplit(self.url)
         self._tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
@@ -100,7 +101,7 @@ class Server:
             "model": self.model,
             "messages": messages,
             "max_tokens": tokens,
-            "seed": seed,
+            **({"seed": seed} if self._seeds else {}),
             "temperature": 0.8,
             "top_k": 40,
             "top_p": 0.95,

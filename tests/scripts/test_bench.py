@@ -334,6 +334,13 @@ def test_servers_take_turns_and_get_the_same_requests_which_no_round_repeats(scr
     assert all(len(of) == 2 for of in load(tmp_path / "raw.json").rounds["single"].values())
 
 
+@pytest.mark.parametrize(("options", "seeds"), [([], set(range(8))), (["--without-seeds"], {None})])
+def test_requests_carry_seeds_unless_it_is_told_not_to(scripted, options, seeds):
+    log: list[tuple[str, dict]] = []
+    bench.main(["single", "--rounds", "1", *options, "--compare", f"one={scripted('one', log).url}"])
+    assert {body.get("seed") for _, body in log} == seeds
+
+
 def test_a_closed_loop_holds_as_many_requests_open_as_it_has_clients(scripted):
     server = scripted("one", [])
     measured = asyncio.run(bench.measure(Server("one", server.url, "any"), "distinct", "seed", "label"))

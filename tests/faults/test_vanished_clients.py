@@ -74,11 +74,11 @@ def server():
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "plain"])
-def test_a_hundred_clients_of_which_most_still_wait(server, stream):
+def test_two_hundred_clients_of_which_most_still_wait(server, stream):
     before = held(server)
     body = {"model": "echo", "prompt": "x" * 100, "ignore_eos": True, "stream": stream}
-    clients = [connect(server, "/v1/completions", body) for _ in range(100)]
-    wait_until(lambda: requests(server)[:2] == (8, 92), what="a full engine and a full queue")
+    clients = [connect(server, "/v1/completions", body) for _ in range(200)]
+    wait_until(lambda: requests(server)[:2] == (8, 192), what="a full engine and a full queue")
     vanish(clients)
     assert_nothing_left(server, before)
     for client in clients:
@@ -101,7 +101,7 @@ def test_clients_that_vanish_while_they_read(server):
 
 def test_clients_that_vanish_at_once(server):
     before = held(server)
-    for number in range(100):
+    for number in range(200):
         client = connect(
             server, "/v1/chat/completions", {"model": "echo", "messages": [{"role": "user", "content": "x"}], "ignore_eos": True}
         )

@@ -87,6 +87,21 @@ def api(request: pytest.FixtureRequest, server_url: str) -> Iterator[Api]:
     api.http.close()
 
 
+@pytest.fixture(scope="session")
+def embedding_api(request: pytest.FixtureRequest, column: str, api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Of an engine of ours that does not embed with a model that writes: its server of one that was made to embed."""
+    from tests.conformance.own import APART, embedder, serve
+
+    if request.config.getoption("--url", None) or column not in APART:
+        yield api
+        return
+    folder = embedder(tmp_path_factory.mktemp("embedder"))
+    with serve(column, folder.parent) as server:
+        other = Api(server.url, folder.name, "none", keep_alive=True)
+        yield other
+        other.http.close()
+
+
 @pytest.fixture(params=["plain", "streamed"])
 def either(request: pytest.FixtureRequest, api: Api) -> Iterator[Api]:
     """Asks for a plain answer, or for a streamed one that has to be equal to it."""

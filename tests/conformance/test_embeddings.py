@@ -11,6 +11,11 @@ from tests.conformance.api import EMBEDDINGS, answered, refused
 pytestmark = pytest.mark.feature("embeddings")
 
 
+@pytest.fixture(scope="module")
+def api(embedding_api):
+    return embedding_api
+
+
 def embed(api, given: object, **fields: object) -> dict:
     return answered(api.post(EMBEDDINGS, {"input": given, **fields}))
 

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.feature("embeddings")
 
 
 @pytest.fixture(scope="module")
-def api(embedding_api):
-    return embedding_api
+def api(api, embedding_api):
+    return embedding_api or api
 
 
 def embed(api, given: object, **fields: object) -> dict:

@@ -47,6 +47,10 @@ class Library:
         """The model that an alias or an adapter's name stands for, as of the last look at the folder; any other name is itself."""
         return self._names.get(name, name)
 
+    def is_adapter(self, name: str) -> bool:
+        """Whether a name stands for a model with one of its adapters, as of the same look."""
+        return name in self._options.get(self._names.get(name, ""), NONE).adapters
+
 
 class OneModel(Library):
     """A library that holds one model and no folder: the echo engine's."""

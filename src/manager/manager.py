@@ -55,7 +55,11 @@ class Manager:
             model = await self._wait_loaded(name, model)
         model.used_at = time.monotonic()
         ready = _ready(model)
-        return replace(ready, model=asked, adapter=asked) if asked in model.entry.options.adapters else ready
+        if not self.library.is_adapter(asked):
+            return ready
+        if asked not in model.spec.options.adapters:  # models.toml has changed since: it would answer without
+            raise ModelNotFound(f"The model {model.entry.name} was loaded without the adapter {asked!r}: load it anew.", param="model")
+        return replace(ready, model=asked, adapter=asked)
 
     async def load(self, name: str) -> ModelReady:
         """Load a model, or join its loading; at once if it is loaded and its files and options are those that were loaded,

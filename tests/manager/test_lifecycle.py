@@ -297,6 +297,19 @@ def test_a_model_is_found_by_its_alias_also_for_requests_without_a_load(models):
     run(models, check)
 
 
+def test_an_adapter_that_a_loaded_model_has_not_is_no_answer_of_the_model_alone(models):
+    async def check(manager: Manager) -> None:
+        await manager.load("a")
+        (models / "sql").mkdir()
+        options(models, '[a.adapters]\nsql = "sql"\n')
+        manager.library.entries()
+        with pytest.raises(ModelNotFound, match="a was loaded without the adapter 'sql': load it anew"):
+            await manager.resolve("sql")
+        assert (await manager.resolve("a")).adapter == ""
+
+    run(models, check)
+
+
 def test_options_of_one_model_win_over_the_settings(models):
     options(models, "[a]\ncontext_length = 300\nmax_parallel_sequences = 3\n")
 

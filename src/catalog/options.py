@@ -35,6 +35,7 @@ class VLLMOptions(BaseModel):
     gpu_memory_utilization: float | None = Field(None, strict=True, gt=0, le=1, description="share of each GPU's memory")
     tensor_parallel_size: int | None = Field(None, strict=True, ge=1, le=1024, description="GPUs that share each layer")
     pipeline_parallel_size: int | None = Field(None, strict=True, ge=1, le=1024, description="groups that share the layers out")
+    data_parallel_size: int | None = Field(None, strict=True, ge=1, le=1024, description="copies of the model, each with GPUs of its own")
     distributed_executor_backend: Literal["mp", "ray"] | None = Field(None, description="this machine's processes, or Ray's")
     enforce_eager: bool | None = Field(None, strict=True, description="compile nothing")
     block_size: int | None = Field(None, strict=True, ge=8, le=1024, description="tokens of one block of the KV cache")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import psutil
 
 from src.catalog import Facts
@@ -66,6 +67,12 @@ def need(facts: Facts, context_length: int, sequences: int, process: int = PROCE
         kv_cache=sequences * (context_length * facts.kv_bytes_per_token + facts.state_bytes),
         overhead=process + facts.vocabulary * TOKEN_BYTES + activations + logits,
     )
+
+
+def several(facts: Facts, copies: int) -> Facts:
+    """Of a model that is in memory so many times, each copy with sequences of its own."""
+    sizes = ("weight_bytes", "kv_bytes_per_token", "state_bytes")
+    return msgspec.structs.replace(facts, **{size: copies * getattr(facts, size) for size in sizes})
 
 
 def fit(name: str, facts: Facts, memory: Memory, context_length: int, sequences: int, process: int = PROCESS_BYTES) -> Fit:

@@ -81,8 +81,11 @@ class Planner:
             # vLLM takes its share of the GPU (GPU_MEMORY_UTILIZATION) and admits as many sequences as find room in it.
             fit = memory.fit(entry.name, facts, available, context_length, 1)
             return Plan(engine, fit._replace(sequences=sequences), available)
-        ranks = self._vllm(entry).get("tensor_parallel_size", 1) * self._vllm(entry).get("pipeline_parallel_size", 1)
-        process = memory.PROCESS_BYTES if engine != "vllm" else memory.VLLM_BYTES + ranks * memory.VLLM_RANK_BYTES
+        process = memory.PROCESS_BYTES
+        if engine == "vllm":
+            tensor, pipeline, copies = (self._vllm(entry).get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data"))
+            process = memory.VLLM_BYTES + tensor * pipeline * copies * memory.VLLM_RANK_BYTES
+            facts = memory.several(facts, copies)
         return Plan(engine, memory.fit(entry.name, facts, available, context_length, sequences, process), available)
 
     def attempt(self, entry: ModelEntry, plan: Plan) -> Attempt:

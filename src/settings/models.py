@@ -10,7 +10,7 @@ from src.settings.group import ROOT, Group
 # Settings that vLLM has by the same names.
 VLLM = (
     *("dtype", "quantization", "kv_cache_dtype", "gpu_memory_utilization", "enforce_eager"),
-    *("tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend"),
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend"),
 )
 
 
@@ -54,6 +54,9 @@ class Models(Group):
     gpu_memory_utilization: float = Field(0.92, gt=0, le=1, description="vLLM: share of each GPU's memory that it takes")
     tensor_parallel_size: int = Field(1, ge=1, le=1024, description="vLLM: GPUs (on CPUs: processes) that share each layer")
     pipeline_parallel_size: int = Field(1, ge=1, le=1024, description="vLLM: groups of these that share the layers out among them")
+    data_parallel_size: int = Field(
+        1, ge=1, le=1024, description="vLLM: copies of the model that share the requests, each as the other settings say"
+    )
     distributed_executor_backend: Literal["auto", "mp", "ray"] = Field(
         "auto", description="vLLM: what runs these: mp on this machine, ray on several; auto: vLLM's choice"
     )

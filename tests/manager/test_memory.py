@@ -32,6 +32,11 @@ def test_the_kv_cache_is_sequences_times_tokens():
     assert need(LLAMA, 4096, 20).total == sum(need(LLAMA, 4096, 20))
 
 
+def test_copies_have_weights_and_sequences_of_their_own():
+    two = need(memory.several(LLAMA, 2), 4096, 20)
+    assert (two.weights, two.kv_cache) == (2 * LLAMA.weight_bytes, need(LLAMA, 4096, 40).kv_cache)
+
+
 def test_recurrent_states_count_by_the_sequence():
     assert need(Facts(state_bytes=100), 4096, 20).kv_cache == 2000
 

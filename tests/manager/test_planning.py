@@ -69,7 +69,7 @@ def test_a_models_own_settings_of_vllm_win(tmp_path):
     assert given == {"tensor_parallel_size": 1, "dtype": "float16", "block_size": 16}
 
 
-def test_vllms_processes_count_as_memory_the_more_the_more_ranks(tmp_path):
+def test_vllms_processes_count_as_memory_the_more_the_more_ranks_and_copies(tmp_path):
     put(tmp_path, "chat.gguf")
     found = Library(tmp_path, pytest.fail).find("chat")
     room = memory.Memory("ram", 64 * GIB, 60 * GIB, 0)
@@ -79,6 +79,7 @@ def test_vllms_processes_count_as_memory_the_more_the_more_ranks(tmp_path):
 
     assert needed("vllm") > needed("llama_cpp") + 1
     assert needed("vllm", tensor_parallel_size=2) == pytest.approx(needed("vllm") + memory.VLLM_RANK_BYTES / GIB)
+    assert needed("vllm", data_parallel_size=2, tensor_parallel_size=2) > needed("vllm") + 3 * memory.VLLM_RANK_BYTES / GIB
 
 
 def test_on_a_gpu_vllm_finds_by_itself_how_many_sequences_have_room(tmp_path):

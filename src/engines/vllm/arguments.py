@@ -1,5 +1,6 @@
 """From the service's options to vLLM's own arguments. Starts nothing, but knows what vLLM would refuse."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,13 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
         # On a CPU a job without an adapter is computed with the last place's, if others in its step have one: that stays empty.
         arguments |= {"enable_lora": True, "max_loras": len(folders) + (device == "cpu"), "max_lora_rank": max(ranks)}
     wanted = EngineArgs(**{**arguments, **given})
-    if wanted.create_model_config().runner_type == "pooling":  # by vLLM's own knowledge of architectures
+    model = wanted.create_model_config()
+    if wanted.data_parallel_size > 1 and model.is_moe:
+        raise ModelLoadFailed(
+            f"data_parallel_size={wanted.data_parallel_size} (DATA_PARALLEL_SIZE): vLLM's copies of a mixture of experts compute each step "
+            "together, which only its own server does. Use tensor_parallel_size, or several instances of this service."
+        )
+    if model.runner_type == "pooling":  # by vLLM's own knowledge of architectures
         wanted.logits_processors = None  # it draws nothing
         wanted.enable_prefix_caching = None  # vLLM knows which poolings need all of a text
         if device == "cpu":  # not piece by piece, for the same reason
@@ -59,7 +66,7 @@ def engine_arguments(options: EngineOptions) -> EngineArgs:
 
 def _on_cpu(options: EngineOptions, given: dict[str, Any]) -> dict[str, Any]:
     """A KV cache for as many sequences as were planned: by itself vLLM would take 92 % of the machine's memory."""
-    ranks = given.get("tensor_parallel_size", 1) * given.get("pipeline_parallel_size", 1)
+    ranks = math.prod(given.get(f"{kind}_parallel_size", 1) for kind in ("data", "pipeline", "tensor"))
     if given.get("pipeline_parallel_size", 1) > 1 and given.get("enforce_eager"):
         raise ModelLoadFailed(
             f"On a CPU vLLM fails in its first step with pipeline_parallel_size={given['pipeline_parallel_size']} with enforce_eager "

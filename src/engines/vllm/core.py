@@ -15,6 +15,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from src.engines.base import EngineOptions
 from src.engines.vllm.arguments import adapters, engine_arguments
+from src.engines.vllm.copies import Copies
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 
 CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
@@ -26,15 +27,18 @@ class Core:
     def __init__(self, options: EngineOptions) -> None:
         """Raises ModelLoadFailed."""
         self._llm = _start(options)
-        self._adapters = {"": None, **_load_adapters(self._llm, options)}
+        self._copies = Copies(self._llm.engine_core)
+        self._adapters = {"": None, **self._load_adapters(options)}
         threading.Thread(target=_tell_of_death, args=(self._llm.engine_core,), name="vllm-death", daemon=True).start()
         self.config = self._llm.vllm_config
         self.context_length: int = self.config.model_config.max_model_len
         self.device: str = self.config.device_config.device_type
-        self.slots: int = self.config.scheduler_config.max_num_seqs
+        self.slots: int = len(self._copies) * self.config.scheduler_config.max_num_seqs
         self.embeds: bool = self.config.model_config.runner_type == "pooling"  # such a model does nothing else
         self.compute_seconds = 0.0
         self.woken = False  # by wake(), since whoever waits has last set it to False
+        cache = self.config.cache_config
+        self.kv_tokens: int = (cache.num_gpu_blocks - len(self._copies)) * cache.block_size  # each keeps a block for itself
         self._vocab_size = self.config.model_config.get_vocab_size()
         self._waiting = False
 
@@ -47,14 +51,18 @@ class Core:
 
     def add(self, number: int, tokens: list[int], params: SamplingParams | PoolingParams, adapter: str = "") -> None:
         """Raises EngineError where vLLM refuses it, EngineDead."""
+        self._copies.choose(number)
         try:
             self._llm.add_request(str(number), tokens_input(tokens), params, lora_request=self._adapters[adapter])
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine core has died: {error}") from error
         except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
+            self._copies.forget(number)
             raise EngineError(f"vLLM refuses this request: {error}") from error
 
     def abort(self, number: int) -> None:
+        self._copies.turn_to(number)
+        self._copies.forget(number)
         self._llm.abort_request([str(number)])
 
     def wait(self) -> list[Any]:
@@ -68,6 +76,9 @@ class Core:
         finally:
             self._waiting = False
         self.compute_seconds += time.perf_counter() - began
+        for output in outputs:
+            if output.finished:
+                self._copies.forget(int(output.request_id))
         return outputs
 
     def wake(self) -> None:
@@ -79,6 +90,20 @@ class Core:
     def close(self) -> None:
         self._llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
 
+    def _load_adapters(self, options: EngineOptions) -> dict[str, LoRARequest]:
+        """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
+        loaded = {}
+        for number, (name, folder) in enumerate(adapters(options).items(), 1):
+            loaded[name] = LoRARequest(str(number), number, folder)
+            try:
+                for _ in self._copies:
+                    self._llm.add_lora(loaded[name])
+            except Exception as error:  # whatever its files make vLLM's core raise
+                self.close()
+                model = Path(options.model_path).name
+                raise ModelLoadFailed(f"vLLM cannot apply the LoRA adapter {folder} to {model}: {_reason(error)[:300]}") from error
+        return loaded
+
 
 def _start(options: EngineOptions) -> LLMEngine:
     name = Path(options.model_path).name
@@ -88,20 +113,6 @@ def _start(options: EngineOptions) -> LLMEngine:
         raise
     except Exception as error:  # whatever settings and files that it was not written for make it raise
         raise ModelLoadFailed(f"vLLM cannot load {name}: {_reason(error)}") from error
-
-
-def _load_adapters(llm: LLMEngine, options: EngineOptions) -> dict[str, LoRARequest]:
-    """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
-    loaded = {}
-    for number, (name, folder) in enumerate(adapters(options).items(), 1):
-        loaded[name] = LoRARequest(str(number), number, folder)
-        try:
-            llm.add_lora(loaded[name])
-        except Exception as error:  # whatever its files make vLLM's core raise
-            llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
-            model = Path(options.model_path).name
-            raise ModelLoadFailed(f"vLLM cannot apply the LoRA adapter {folder} to {model}: {_reason(error)[:300]}") from error
-    return loaded
 
 
 def _tell_of_death(core: Any) -> None:

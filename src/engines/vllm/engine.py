@@ -29,11 +29,9 @@ class VLLMEngine(Engine):
     """
 
     def __init__(self, core: Core, options: EngineOptions) -> None:
-        config = core.config
         self._core = core
         self.context_length, self.device = core.context_length, core.device
-        self._kv_total = (config.cache_config.num_gpu_blocks - 1) * config.cache_config.block_size
-        self._parameters = Parameters(end_tokens(Path(options.model_path)), drawn_here=config.speculative_config is None)
+        self._parameters = Parameters(end_tokens(Path(options.model_path)), drawn_here=core.config.speculative_config is None)
         self._queue = JobQueue()
         self._running: dict[int, _Running] = {}
         self._prefix_hit = self._prefix_asked = self._generated = 0
@@ -71,7 +69,7 @@ class VLLMEngine(Engine):
             waited_seconds=self._queue.waited_seconds,
             slots=self._core.slots,
             kv_used=sum(len(running.job.tokens) + running.drawn for running in self._running.values()),
-            kv_total=self._kv_total,
+            kv_total=self._core.kv_tokens,
             prefix_hit=self._prefix_hit,
             prefix_asked=self._prefix_asked,
             generated=self._generated,

@@ -5,6 +5,8 @@ from functools import cached_property
 
 from src.text.guard import SPLIT
 
+SOON_ENCODED = 16  # bytes for each token that is allowed
+
 
 class Tokenizer(ABC):
     """One model's vocabulary. Any thread may use it; the one that closes it must be the last."""
@@ -36,8 +38,8 @@ class Tokenizer(ABC):
         """Whether the text has more than `limit` tokens, as far as its size alone can tell: a prompt of many
         megabytes is refused before it costs seconds of encoding."""
         size = len(text.encode(errors="replace"))
-        # A token has at least one byte: most texts are done here and never ask for the longest token.
-        return size > limit and size > limit * self.longest_token
+        # Most texts are done here: to look for the longest token takes longer than to encode what may be one of them too many.
+        return size > limit * SOON_ENCODED and size > limit * self.longest_token
 
     @property
     @abstractmethod

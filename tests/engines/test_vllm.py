@@ -168,6 +168,15 @@ def test_a_step_that_waits_is_woken_for_a_new_job(engine):
     assert engine.step() == []
 
 
+def test_a_step_that_is_about_to_wait_is_woken_too(engine):
+    """The command may come after the engine thread has looked for one, and before it waits."""
+    engine.add(job(1, length=CONTEXT - 20, start=50, max_tokens=1))
+    engine.wake()
+    assert engine.step() == []
+    assert [step.job_id for step in engine.step()] == [1]
+    assert engine.step() == []
+
+
 def test_two_ranks_draw_what_one_does(engine, monkeypatch):
     """In two processes that share each layer."""
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that what the engine makes of it is undone behind the test

@@ -55,4 +55,4 @@ def test_a_text_surely_exceeds_a_limit_only_if_it_does(tokenizer):
     for text in ("abc" * 10, "<|end|>" * 10, "中" * 10):
         tokens = len(tokenizer.encode(text, add_bos=False))
         assert not tokenizer.surely_exceeds(text, tokens)
-    assert tokenizer.surely_exceeds("a" * 71, 10)
+    assert tokenizer.surely_exceeds("a" * 161, 10)

@@ -36,11 +36,10 @@ class Core:
         self.slots: int = len(self._copies) * self.config.scheduler_config.max_num_seqs
         self.embeds: bool = self.config.model_config.runner_type == "pooling"  # such a model does nothing else
         self.compute_seconds = 0.0
-        self.woken = False  # by wake(), since whoever waits has last set it to False
         cache = self.config.cache_config
         self.kv_tokens: int = (cache.num_gpu_blocks - len(self._copies)) * cache.block_size  # each keeps a block for itself
         self._vocab_size = self.config.model_config.get_vocab_size()
-        self._waiting = False
+        self._woken = self._waiting = False
 
     def check(self, tokens: list[int], adapter: str = "") -> None:
         """Raises EngineError for what the core could only fail at."""
@@ -65,12 +64,12 @@ class Core:
         self._copies.forget(number)
         self._llm.abort_request([str(number)])
 
-    def wait(self) -> list[Any]:
-        """vLLM's outputs of the next step, for those that got further; [] when woken. Raises EngineDead."""
+    def wait(self) -> list[Any] | None:
+        """vLLM's outputs of the next step, for those that got further; None when woken, be it before. Raises EngineDead."""
         began = time.perf_counter()
-        self._waiting = True
+        self._waiting = True  # before the look at _woken, as wake() looks after it has set that: no wake is lost
         try:
-            outputs: list[Any] = self._llm.step()
+            outputs: list[Any] = [] if self._woken else self._llm.step()
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine core has died: {error}") from error
         finally:
@@ -79,12 +78,15 @@ class Core:
         for output in outputs:
             if output.finished:
                 self._copies.forget(int(output.request_id))
+        if self._woken and not outputs:
+            self._woken = False
+            return None
         return outputs
 
     def wake(self) -> None:
-        """By any thread: who waits returns."""
+        """By any thread: who waits returns, and who is about to wait does not."""
+        self._woken = True
         if self._waiting:
-            self.woken = True
             self._llm.engine_core.outputs_queue.put_nowait(EngineCoreOutputs())
 
     def close(self) -> None:

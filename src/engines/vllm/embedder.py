@@ -65,6 +65,6 @@ class VLLMEmbedder(Engine):
             given.append(self._numbers)
 
     def _advance(self) -> None:
-        for output in self._core.wait():
+        for output in self._core.wait() or ():
             if int(output.request_id) in self._vectors:  # else it was given up
                 self._vectors[int(output.request_id)] = output.outputs.data.tolist()

@@ -49,9 +49,8 @@ class VLLMEngine(Engine):
 
     def step(self) -> list[Step]:
         steps = self._admit()
-        self._core.woken = False
-        while self._running and not steps and not self._core.woken:
-            for output in self._core.wait():
+        while self._running and not steps and (outputs := self._core.wait()) is not None:
+            for output in outputs:
                 steps += self._advance(output)
         return steps
 

@@ -13,7 +13,7 @@ from src.engines import load_engine, why_not
 from src.engines.base import Job
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import CONTEXT, options, vllms_processes
+from tests.engines.vllm_small import CONTEXT, options, step_on, vllms_processes
 from tests.hf_model import hf_model
 from tests.server import assert_gone
 
@@ -258,6 +258,6 @@ def test_a_core_that_dies_is_the_death_of_the_engine_and_leaves_nothing():
     engine.step()
     os.kill(core.pid, signal.SIGKILL)
     with pytest.raises(EngineDead, match="core has died"):
-        Run(engine, [])
+        step_on(engine)
     engine.close()
     assert_gone(family)

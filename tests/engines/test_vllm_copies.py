@@ -1,15 +1,18 @@
 """Several copies of a model in vLLM (data_parallel_size): they share the jobs, and each computes what the only one would."""
 
+import contextlib
 import os
 import signal
+import threading
 
 import msgspec
+import psutil
 import pytest
 
 from src.engines import load_engine, why_not
 from src.errors import EngineDead, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import options, vllms_processes
+from tests.engines.vllm_small import options, step_on, vllms_processes
 from tests.hf_model import hf_model
 from tests.lora import write_adapter
 from tests.server import assert_gone
@@ -53,11 +56,33 @@ def alone(adapter) -> Run:
         engine.close()
 
 
+@contextlib.contextmanager
+def listening():
+    """The addresses that this process and those it starts listen on meanwhile."""
+    found, over = set(), threading.Event()
+
+    def look():
+        while not over.wait(0.02):
+            for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    found.update(each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watcher.join()
+
+
 @pytest.fixture
 def engine(adapter, alone, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that what the engine makes of it is undone behind the test
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
-    loaded = load(adapter, 2)
+    with listening() as addresses:
+        loaded = load(adapter, 2)
+    assert addresses == {"127.0.0.1"}, "nobody else is to reach what its processes tell one another"
     family = vllms_processes()
     yield loaded
     loaded.close()
@@ -92,7 +117,7 @@ def test_copies_share_the_jobs_draw_what_one_draws_and_die_together(engine, alon
     engine.step()
     os.kill(second.pid, signal.SIGKILL)
     with pytest.raises(EngineDead, match="core has died"):
-        Run(engine, [])
+        step_on(engine)
 
 
 def test_copies_of_a_mixture_of_experts_are_refused_by_name(monkeypatch):

@@ -2,7 +2,7 @@
 
 import psutil
 
-from src.engines.base import EngineOptions
+from src.engines.base import Engine, EngineOptions
 from tests.hf_model import hf_model
 
 CONTEXT = 2048
@@ -17,3 +17,9 @@ def options(**fields) -> EngineOptions:
 def vllms_processes() -> list[psutil.Process]:
     family = psutil.Process().children(recursive=True)
     return [process for process in family if process.name().startswith("VLLM::") and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def step_on(engine: Engine) -> None:
+    """Until nothing is left, whoever's steps they are: what was drawn before a death is told before it."""
+    while engine.step():
+        pass

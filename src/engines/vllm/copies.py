@@ -4,8 +4,12 @@ vLLM's synchronous client starts all of them and hears all of them, but speaks t
 set before it speaks. Its asynchronous client, which chooses by itself, would bring a loop of its own into the engine's thread.
 """
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
+
+from vllm.distributed import utils as distributed
 
 
 class Copies:
@@ -37,3 +41,21 @@ class Copies:
         """It has ended."""
         for numbers in self._requests.values():
             numbers.discard(number)
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """While vLLM starts its cores it opens a store for them to meet at, on all of the machine's addresses: here on the one it names."""
+    create = distributed.create_tcp_store
+
+    def create_bound(host: str, port: int, listen_socket: socket.socket | None = None, **given: Any) -> Any:
+        if listen_socket is None and given.get("is_master"):
+            listen_socket = socket.create_server((host, port))
+            port = listen_socket.getsockname()[1]
+        return create(host, port, listen_socket, **given)
+
+    distributed.create_tcp_store = create_bound
+    try:
+        yield
+    finally:
+        distributed.create_tcp_store = create

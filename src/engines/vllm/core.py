@@ -15,7 +15,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from src.engines.base import EngineOptions
 from src.engines.vllm.arguments import adapters, engine_arguments
-from src.engines.vllm.copies import Copies
+from src.engines.vllm.copies import Copies, starting
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 
 CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
@@ -110,7 +110,8 @@ class Core:
 def _start(options: EngineOptions) -> LLMEngine:
     name = Path(options.model_path).name
     try:
-        return LLMEngine.from_engine_args(engine_arguments(options), enable_multiprocessing=True)
+        with starting():
+            return LLMEngine.from_engine_args(engine_arguments(options), enable_multiprocessing=True)
     except ModelLoadFailed:
         raise
     except Exception as error:  # whatever settings and files that it was not written for make it raise

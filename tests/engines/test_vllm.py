@@ -13,7 +13,7 @@ from src.engines import load_engine, why_not
 from src.engines.base import Job
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import CONTEXT, options, step_on, vllms_processes
+from tests.engines.vllm_small import CONTEXT, options, place_threads_anew, step_on, vllms_processes
 from tests.hf_model import hf_model
 from tests.server import assert_gone
 
@@ -179,8 +179,7 @@ def test_a_step_that_is_about_to_wait_is_woken_too(engine):
 
 def test_two_ranks_draw_what_one_does(engine, monkeypatch):
     """In two processes that share each layer."""
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that what the engine makes of it is undone behind the test
-    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
+    place_threads_anew(monkeypatch)
     jobs = [job(1, temperature=0.0, max_tokens=20), job(2, start=50, seed=7, max_tokens=20), with_grammar(3, DATE)]
     alone = Run(engine, jobs)
     shared = load_engine(

@@ -1,9 +1,9 @@
 """Several copies of a model in vLLM (data_parallel_size): they share the jobs, and each computes what the only one would."""
 
 import contextlib
+import json
 import os
 import signal
-import threading
 
 import msgspec
 import psutil
@@ -12,10 +12,11 @@ import pytest
 from src.engines import load_engine, why_not
 from src.errors import EngineDead, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import options, step_on, vllms_processes
+from tests.engines.vllm_small import options, place_threads_anew, step_on, vllms_processes
 from tests.hf_model import hf_model
 from tests.lora import write_adapter
 from tests.server import assert_gone
+from tests.watching import watching
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)
@@ -59,27 +60,20 @@ def alone(adapter) -> Run:
 @contextlib.contextmanager
 def listening():
     """The addresses that this process and those it starts listen on meanwhile."""
-    found, over = set(), threading.Event()
+    found = set()
 
     def look():
-        while not over.wait(0.02):
-            for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    found.update(each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN)
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                found.update(each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN)
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
+    with watching(look, 0.02):
         yield found
-    finally:
-        over.set()
-        watcher.join()
 
 
 @pytest.fixture
 def engine(adapter, alone, monkeypatch):
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # so that what the engine makes of it is undone behind the test
-    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
+    place_threads_anew(monkeypatch)
     with listening() as addresses:
         loaded = load(adapter, 2)
     assert addresses == {"127.0.0.1"}, "nobody else is to reach what its processes tell one another"
@@ -120,8 +114,10 @@ def test_copies_share_the_jobs_draw_what_one_draws_and_die_together(engine, alon
         step_on(engine)
 
 
-def test_copies_of_a_mixture_of_experts_are_refused_by_name(monkeypatch):
-    monkeypatch.setattr("vllm.config.ModelConfig.is_moe", True)
+def test_copies_of_a_mixture_of_experts_are_refused_by_name(monkeypatch, tmp_path):
+    config = json.loads((hf_model("float32") / "config.json").read_text())
+    experts = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config | experts))
     monkeypatch.setattr("vllm.LLMEngine.__init__", lambda *given, **named: pytest.fail("it was loaded"))
     with pytest.raises(ModelLoadFailed, match=r"data_parallel_size=2 .*several instances"):
-        load_engine("vllm", options(vllm={"data_parallel_size": 2}))
+        load_engine("vllm", options(model_path=str(tmp_path), vllm={"data_parallel_size": 2}))

@@ -1,6 +1,7 @@
 """vLLM with the built-in model and as little of everything as tests need. Importing it needs no vLLM."""
 
 import psutil
+import pytest
 
 from src.engines.base import Engine, EngineOptions
 from tests.hf_model import hf_model
@@ -17,6 +18,12 @@ def options(**fields) -> EngineOptions:
 def vllms_processes() -> list[psutil.Process]:
     family = psutil.Process().children(recursive=True)
     return [process for process in family if process.name().startswith("VLLM::") and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def place_threads_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the engine that is loaded next; what it makes of the environment is undone behind the test."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "")  # else there would be nothing to be undone
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND")
 
 
 def step_on(engine: Engine) -> None:

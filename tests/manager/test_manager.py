@@ -25,6 +25,7 @@ from src.manager.supervise import Supervised
 from src.settings import Settings
 from tests.model_files import gguf_bytes, put
 from tests.server import Server, wait_until
+from tests.watching import watching
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -232,19 +233,13 @@ def two(tmp_path_factory, model_path):
 @contextlib.contextmanager
 def counting_runners(server: Server):
     """The most runners that were seen at any time within."""
-    most, stop = [0], threading.Event()
+    most = [0]
 
     def count() -> None:
-        while not stop.wait(0.01):
-            most[0] = max(most[0], len(runners(server)))
+        most[0] = max(most[0], len(runners(server)))
 
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with watching(count, 0.01):
         yield most
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_asking_for_another_model_switches_to_it(two):

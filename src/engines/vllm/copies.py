@@ -6,6 +6,7 @@ set before it speaks. Its asynchronous client, which chooses by itself, would br
 
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,32 +16,28 @@ from vllm.distributed import utils as distributed
 class Copies:
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._requests: dict[bytes, set[int]] = {core: set() for core in client.core_engines}
+        self._cores: list[bytes] = client.core_engines
+        self._core_of: dict[int, bytes] = {}  # by request
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._cores)
 
     def __iter__(self) -> Iterator[None]:
         """The client speaks to each in turn."""
-        for core in self._requests:
+        for core in self._cores:
             self._client.core_engine = core
             yield
 
-    def choose(self, number: int) -> None:
+    def enter(self, number: int) -> None:
         """The client speaks to the one that is to get the request: with the fewest; the first of them, where followers of one
         another find their prefix."""
-        core = min(self._requests, key=lambda core: len(self._requests[core]))
-        self._requests[core].add(number)
-        self._client.core_engine = core
+        requests = Counter(self._core_of.values())
+        self._client.core_engine = self._core_of[number] = min(self._cores, key=lambda core: requests[core])
 
-    def turn_to(self, number: int) -> None:
-        """The client speaks to the one that has the request, if any has."""
-        self._client.core_engine = next((core for core, numbers in self._requests.items() if number in numbers), self._client.core_engine)
-
-    def forget(self, number: int) -> None:
-        """It has ended."""
-        for numbers in self._requests.values():
-            numbers.discard(number)
+    def leave(self, number: int) -> None:
+        """The request has ended, or is to: the client speaks to the one that had it."""
+        if core := self._core_of.pop(number, None):
+            self._client.core_engine = core
 
 
 @contextlib.contextmanager

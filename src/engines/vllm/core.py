@@ -50,18 +50,17 @@ class Core:
 
     def add(self, number: int, tokens: list[int], params: SamplingParams | PoolingParams, adapter: str = "") -> None:
         """Raises EngineError where vLLM refuses it, EngineDead."""
-        self._copies.choose(number)
+        self._copies.enter(number)
         try:
             self._llm.add_request(str(number), tokens_input(tokens), params, lora_request=self._adapters[adapter])
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine core has died: {error}") from error
         except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
-            self._copies.forget(number)
+            self._copies.leave(number)
             raise EngineError(f"vLLM refuses this request: {error}") from error
 
     def abort(self, number: int) -> None:
-        self._copies.turn_to(number)
-        self._copies.forget(number)
+        self._copies.leave(number)
         self._llm.abort_request([str(number)])
 
     def wait(self) -> list[Any] | None:
@@ -77,7 +76,7 @@ class Core:
         self.compute_seconds += time.perf_counter() - began
         for output in outputs:
             if output.finished:
-                self._copies.forget(int(output.request_id))
+                self._copies.leave(int(output.request_id))
         if self._woken and not outputs:
             self._woken = False
             return None

@@ -17,7 +17,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/inference
 COPY requirements*.txt ./
-COPY scripts/install scripts/llama-build.cmake scripts/llama-amx.h scripts/
+COPY scripts/install scripts/phase.sh scripts/llama-build.cmake scripts/llama-amx.h scripts/
 ARG REQUIREMENTS="requirements.txt"
 # hadolint ignore=SC2086 # several files
 RUN CMAKE_ARGS="-DGGML_NATIVE=OFF" ./scripts/install ${REQUIREMENTS} && rm -rf /root/.cache
@@ -49,7 +49,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/inference
 COPY requirements*.txt ./
-COPY scripts/install scripts/llama-build.cmake scripts/llama-amx.h scripts/
+COPY scripts/install scripts/phase.sh scripts/llama-build.cmake scripts/llama-amx.h scripts/
 ARG REQUIREMENTS="requirements.txt"
 # The driver's library comes with the host: at the build there is only a stub to link with.
 # hadolint ignore=SC2086 # several files

@@ -1,4 +1,4 @@
-"""Settings to Gunicorn, and the hooks of src/master.py (in the master) and src/api/worker.py (in the workers).
+"""Settings to Gunicorn, and the hooks of src/gunicorn/master.py (in the master) and src/gunicorn/worker.py (in the workers).
 
 Gunicorn reads this file by itself when it is started in this folder. Its command line wins over what stands here, but
 hooks have no place on a command line: they hold however it is started.
@@ -12,8 +12,8 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from src import master
-from src.gunicorn_log import JSONLogger, TextLogger
+from src.gunicorn.gunicorn_log import JSONLogger, TextLogger
+from src.gunicorn.master import master
 
 _settings = master.load_settings()
 
@@ -29,11 +29,11 @@ keepalive = _settings.keepalive_timeout
 limit_request_line = _settings.max_request_line
 limit_request_fields = _settings.max_headers
 limit_request_field_size = _settings.max_header_bytes
-backlog = 1024
+backlog = 4096  # a flood of connections waits there, not in the kernel: one that finds no place there tries again after a second
 umask = 0o077
 control_socket_disable = True  # its path is shared by all instances of a user
 sendfile = False
-forwarded_allow_ips = ""  # src/api/address.py says whose word on the client's address is believed
+forwarded_allow_ips = ""  # src/api/access/address.py says whose word on the client's address is believed
 certfile, keyfile = map(str, _settings.tls_files() or ("", ""))
 loglevel = "info"
 logger_class = JSONLogger if _settings.log_format == "json" else TextLogger
@@ -48,18 +48,16 @@ on_exit = master.on_exit
 
 
 def ssl_context(config: Any, make_default: Any) -> Any:
-    from src.api.tls import bounded  # in the worker, which gevent has patched
+    from src.gunicorn.tls import bounded  # in the worker, which gevent has patched
 
     return bounded(make_default())
 
 
 def post_worker_init(worker: Any) -> None:
-    from src.api.worker import enter  # only now: gevent has patched what it imports
+    from src.gunicorn.worker import enter  # only now: gevent has patched what it imports
 
     enter(worker)
 
 
 def pre_request(worker: Any, request: Any) -> None:
-    from src.api.worker import begin_request
-
-    begin_request(worker, request)
+    worker.gateway.begin_request(request)

@@ -1,11 +1,10 @@
-"""python run.py --mode prod|dev: checks the settings, then becomes Gunicorn. Knows nothing of what is served."""
+"""python run.py --mode prod|dev: becomes Gunicorn, which checks the settings. Knows nothing of what is served."""
 
 import argparse
 import os
 import sys
 
-from src.master import load_settings
-from src.settings import ROOT
+from src import ROOT
 
 
 def main() -> None:
@@ -14,7 +13,6 @@ def main() -> None:
     mode = parser.parse_args().mode
     if mode == "dev":
         os.environ["DEBUG"] = "true"
-    load_settings()
     os.chdir(ROOT)
     # exec: the process that systemd, launchd or a shell started is Gunicorn's master, and gets their signals.
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "src.api.app:application"])

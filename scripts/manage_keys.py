@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src import logs
+from src import logs, process_limits
 from src.errors import ServiceError, SettingsError
 from src.keys import SCOPES, Key, KeyFile
 from src.settings import Settings
@@ -30,6 +30,7 @@ DAY = 86_400
 
 
 def main() -> int:
+    process_limits.keep_new_files_private()
     arguments = _parser().parse_args()
     try:
         settings = Settings.load()

@@ -15,11 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.download.source import DownloadError
+from src.download.errors import DownloadError
+from src.download.reason import keep_log
 from src.download.store import Store
 from src.download.update import Change, find_change, roll_back, update
 from src.errors import ServiceError
-from src.manager.trial import try_out
+from src.manager.load_check import check_load
 from src.settings import Settings
 
 
@@ -33,6 +34,7 @@ def main() -> int:
         "--models-dir", type=Path, default=settings.models_path, help=f"the models folder (default: {settings.models_path})"
     )
     arguments = parser.parse_args()
+    keep_log(settings.log_path)
     store = Store(arguments.models_dir)
     downloaded = store.downloaded()
     if unknown := [name for name in arguments.names if name not in downloaded]:
@@ -43,6 +45,8 @@ def main() -> int:
         return 1
     if arguments.rollback and not arguments.names:
         parser.error("--rollback needs the names of the models to put back")
+    if not downloaded:
+        print(f"No model in {arguments.models_dir} was downloaded by download_model.py, so there is nothing to update.")
     failed = False
     for name in arguments.names or downloaded:
         try:
@@ -61,19 +65,20 @@ def main() -> int:
 
 
 def take_over(store: Store, change: Change, settings: Settings, yes: bool) -> None:
+    name = change.reference.name
     print(change)
     if not yes:
-        print(f"{change.name}: run again with --yes to take this over")
+        print(f"{name}: run again with --yes to take this over")
         return
     update(store, change, lambda folder: see_that_loads(folder, settings))
-    print(f"{change.name}: updated; the version before is kept for --rollback")
-    reload_in_server(settings, change.name)
+    print(f"{name}: updated; the version before is kept for --rollback")
+    reload_in_server(settings, name)
 
 
 def see_that_loads(folder: Path, settings: Settings) -> None:
     """Raises DownloadError."""
     try:
-        if reason := try_out(folder, settings):
+        if reason := check_load(folder, settings):
             print(f"{folder.name}: taken over without a trial: {reason}")
     except ServiceError as error:
         raise DownloadError(f"the new version does not load, so the old one stays: {error.message.rstrip('.')}") from error

@@ -1,6 +1,7 @@
 """Every failure the service can answer with. Knows HTTP status and OpenAI's error fields, but sends nothing.
 
 ServiceError                      one refused or failed request
+├── InvalidHTTP                   400  no route was reached: the request itself is malformed
 ├── InvalidJSON                   400  the body is not JSON, or not an object
 ├── InvalidValue                  400  a field has a wrong type or value; param names it
 ├── MissingField                  400  a required field is not there
@@ -9,6 +10,7 @@ ServiceError                      one refused or failed request
 ├── UnsupportedContent            400  a part of a message that is no text
 ├── InvalidSchema                 400  a schema, an expression or a grammar that no answer can be held to
 ├── ContextLengthExceeded         400  the prompt leaves no room to generate
+├── NothingToDraw                 400  masks leave no token to draw: an EngineError
 ├── InvalidAPIKey                 401  no key, or not one of ours: which of both is not told
 ├── OperatorOnly                  403  only for who runs this server
 ├── InsufficientScope             403  the key is ours, but not for this
@@ -20,14 +22,19 @@ ServiceError                      one refused or failed request
 ├── HeaderTimeout                 408  the headers did not arrive in time
 ├── BodyTimeout                   408  the body did not arrive in time
 ├── BodyTooLarge                  413
+├── URITooLong                    414
 ├── UnsupportedMediaType          415
+├── ExpectationFailed             417  an Expect header that is not 100-continue
 ├── IdempotencyKeyReused          422  the key came with another request before
 ├── TooManyRequests               429  MAX_CONCURRENT_REQUESTS or a rate limit is reached
+├── HeadersTooLarge               431  too many headers, or one that is too long
 ├── InternalError                 500  our mistake
 ├── EngineError                   500  the engine could not serve this one job
+├── InvalidOutput                 500  the model computed NaN, infinity or a vector of zeros: an EngineError
 ├── EngineCrashed                 500  the engine died of this request, twice
 ├── ChatTemplateError             500  the model's chat template wants what no template may have
 ├── ChatTemplateTooCostly         500  it takes too much time or memory, or writes too much
+├── UnsupportedTransferCoding     501
 ├── InsufficientMemory            503  nor this one, for the device's memory is used up: an EngineError
 ├── ModelLoading                  503
 ├── ModelLoadFailed               503
@@ -43,28 +50,82 @@ ClientGone                        the client hung up: nobody is left to answer
 SettingsError                     a setting is wrong: the start stops
 """
 
+from collections.abc import Mapping
+
+from src.public_text import without_paths
+
+FieldPath = tuple[str | int, ...]  # of a field in a request: ("messages", 0, "content")
+FIELD = "{field}"  # in a message: stands for the name of the field at the error's path
+EACH = -1  # in the paths of a table of names: any place in a list
+
 
 class ServiceError(Exception):
-    """A request that ends in an error response. Subclasses fix status, type and code."""
+    """A request that ends in an error response. Subclasses fix status, type and code.
+
+    The path is written by the names of OpenAI's chats until an API puts its own names in: see renamed().
+    """
 
     status = 500
     type = "server_error"
     code: str | None = "internal_error"
 
-    def __init__(self, message: str, param: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(self, message: str, param: str | FieldPath | None = None, retry_after: int | None = None) -> None:
+        """`message` names the field as FIELD. `param`: its path, or its name where it is a field of the request itself."""
         super().__init__(message)
-        self.message = message
-        self.param = param
+        self.template = message
+        self.path: FieldPath = (param,) if isinstance(param, str) else param or ()
         self.retry_after = retry_after  # seconds; becomes the Retry-After header
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def message(self) -> str:
+        return self.template.replace(FIELD, self.param or "The request")
+
+    @property
+    def public_message(self) -> str:
+        """For clients. What is not their fault may have an engine's words in it, or an operating system's."""
+        return self.message if self.status < 500 else without_paths(self.message)
+
+    @property
+    def param(self) -> str | None:
+        """The path as clients read it: messages[0].content."""
+        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return text.removeprefix(".") or None
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """OpenAI's error object: all four keys, string or null."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.public_message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class _ClientError(ServiceError):
     status = 400
     type = "invalid_request_error"
+
+
+class InvalidHTTP(_ClientError):
+    code = "invalid_http"
+
+
+class URITooLong(_ClientError):
+    status = 414
+    code = "uri_too_long"
+
+
+class ExpectationFailed(_ClientError):
+    status = 417
+    code = "expectation_failed"
+
+
+class HeadersTooLarge(_ClientError):
+    status = 431
+    code = "headers_too_large"
+
+
+class UnsupportedTransferCoding(_ClientError):
+    status = 501
+    code = "unsupported_transfer_coding"
 
 
 class InvalidJSON(_ClientError):
@@ -178,6 +239,16 @@ class EngineError(ServiceError):
     code = "engine_error"
 
 
+class InvalidOutput(EngineError):
+    code = "invalid_model_output"
+
+
+class NothingToDraw(EngineError):
+    status = 400
+    type = "invalid_request_error"
+    code = "nothing_to_draw"
+
+
 class EngineCrashed(ServiceError):
     code = "engine_crashed"
 
@@ -247,3 +318,14 @@ class ClientGone(Exception):
 
 class SettingsError(Exception):
     """A setting has a wrong value. The message names the key, the value and what was expected."""
+
+
+def renamed(path: FieldPath, names: Mapping[FieldPath, FieldPath]) -> FieldPath:
+    """The path by another API's names. The longest beginning of it that `names` has is replaced; what follows it stays."""
+    for length in range(len(path), 0, -1):
+        beginning, rest = path[:length], path[length:]
+        pattern = tuple(EACH if isinstance(part, int) else part for part in beginning)
+        if pattern in names:
+            places = (part for part in beginning if isinstance(part, int))
+            return (*(next(places) if part == EACH else part for part in names[pattern]), *rest)
+    return path

@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from src import private
+from src import secret_files
 from src.errors import InvalidValue, NotFound, SettingsError
 
 Scope = Literal["inference", "monitor", "admin"]
 SCOPES: tuple[Scope, ...] = ("inference", "monitor", "admin")
 SETTING = "API_KEYS_FILE"
+RESERVED = "API_KEY"  # the name that logs have for the key of that setting
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
@@ -32,8 +33,9 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One key. Of limits, None is the server's own for every key, and 0 none at all."""
 
     name: Name
-    salt: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
-    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")] | None = None  # one that is rotated keeps it; older files have none
     scopes: list[Scope] = msgspec.field(default_factory=lambda: ["inference"])
     models: list[str] = []  # that it may see and ask; empty: all
     created: int = 0  # Unix seconds
@@ -41,6 +43,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     requests_per_minute: Limit | None = None
     tokens_per_minute: Limit | None = None
     concurrent: Limit | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose answers are this key's: not those of a revoked key of the same name."""
+        return f"{self.name}:{self.id or self.salt}"
 
     def may(self, scope: Scope) -> bool:
         """admin may everything."""
@@ -55,7 +62,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def described(self) -> dict[str, Any]:
         """All that may be shown of it."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in ("salt", "hash")}
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in ("salt", "hash", "id")}
 
 
 class _Contents(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,7 +84,7 @@ class KeyFile:
     def read(self) -> list[Key]:
         """Raises SettingsError, in one line, where the file is not there, open to others, or no file of keys."""
         try:
-            text = private.read(self.path, SETTING, private.OTHERS)
+            text = secret_files.read(self.path, SETTING, secret_files.OTHERS)
         except SettingsError as error:
             hint = "" if self.path.exists() else ". Make a first key: scripts/manage_keys.py add NAME"
             raise SettingsError(f"{error}{hint}") from error
@@ -91,10 +98,14 @@ class KeyFile:
 
     def add(self, name: str, **what: Any) -> tuple[str, Key]:
         """A new key and what is kept of it. Raises InvalidValue."""
+        if name.upper() == RESERVED:
+            raise InvalidValue(
+                f"name is wrong: {RESERVED} stands for the key of the setting {RESERVED}. Choose another name.", param="name"
+            )
         with self._changing() as keys:
             if name in keys:
                 raise InvalidValue(f"There is a key {name} already. Revoke or rotate it, or choose another name.", param="name")
-            secret, keys[name] = _make(name=name, created=int(time.time()), **what)
+            secret, keys[name] = _make(name=name, id=secrets.token_hex(16), created=int(time.time()), **what)
         return secret, keys[name]
 
     def revoke(self, name: str) -> None:
@@ -106,8 +117,9 @@ class KeyFile:
     def rotate(self, name: str) -> tuple[str, Key]:
         """A new secret for a key; the old one is void at once. Raises NotFound."""
         with self._changing() as keys:
-            kept = msgspec.structs.asdict(_known(keys, name))
-            secret, keys[name] = _make(**{**kept, "created": int(time.time())})
+            before = _known(keys, name)
+            kept = msgspec.structs.asdict(before)
+            secret, keys[name] = _make(**{**kept, "id": before.id or before.salt, "created": int(time.time())})
         return secret, keys[name]
 
     @contextlib.contextmanager
@@ -118,7 +130,7 @@ class KeyFile:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             keys = {key.name: key for key in self.read()} if self.path.exists() else {}
             yield keys
-            private.write(self.path, msgspec.json.format(msgspec.json.encode(_Contents(list(keys.values())))) + b"\n")
+            secret_files.write(self.path, msgspec.json.format(msgspec.json.encode(_Contents(list(keys.values())))) + b"\n")
         finally:
             os.close(descriptor)
 

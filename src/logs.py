@@ -19,11 +19,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler import ConcurrentTimedRotatingFileHandler
 from loguru import logger
 
 from src import terminal
 from src.settings import Settings
+
+# The lock of the log files would import Redis' client, which it does not need, in every process: 0.2 s, a third of a start.
+sys.modules.setdefault("portalocker.redis", None)  # type: ignore[arg-type]
+from concurrent_log_handler import ConcurrentTimedRotatingFileHandler  # noqa: E402
 
 if TYPE_CHECKING:
     from loguru import Logger, Record

@@ -2,9 +2,12 @@
 
 import msgspec
 
+# Fields of SamplingParams that a request and a model's table in models.toml both may set.
+SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sampling of one job. The defaults are OpenAI's; the ranges are checked in api/schema.py.
+    """Sampling of one job. The defaults are OpenAI's; api/schema checks the ranges.
 
     The seed is always set: a job without one in its request gets a random one at the gateway, so that any job can
     be replayed. Token number p of a sequence (prompt included) is drawn with a generator made from (seed, p) alone.
@@ -23,6 +26,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stop_tokens: list[int] = []  # any of them ends the completion, as the model's own end tokens do
     min_tokens: int = 0  # completion tokens before which it cannot end
     logprobs: int | None = None  # tell the drawn token's logprob, and those of so many of the likeliest; None: tell none
+
+    @property
+    def greedy(self) -> bool:
+        """Only the likeliest token can be drawn."""
+        return self.temperature == 0 or self.top_k == 1 or self.top_p == 0 or self.min_p >= 1
 
 
 def nth_seed(seed: int, index: int) -> int:

@@ -9,7 +9,7 @@ import select
 import sys
 from typing import Any
 
-PIPE_BYTES = 4096  # POSIX: a pipe that says it can be written to takes at least so many without waiting (PIPE_BUF on Linux)
+PIPE_BYTES = select.PIPE_BUF  # POSIX: a pipe that is ready takes so many bytes without waiting. Linux 4096, macOS 512
 
 _dropped = 0
 

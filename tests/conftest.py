@@ -1,15 +1,30 @@
-"""What every test may use: the built-in model, and a second one."""
+"""What every test may use: the built-in model, and a second one. Counts the tests that lacked a program of the system."""
 
+import functools
+import os
 import signal
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from src.settings import ROOT
-from tests.gemma import gemma_model
+from tests.support.gemma import gemma_model
+from tests.support.programs import summary
+
+LONG = ["faults", "e2e", "manager", "engines", "api"]  # folders under tests/, those with the longest tests first
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, and every process that they start would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Containers often forbid Python to keep what it has compiled: every server would compile src anew, for 1 s and more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Each new client reads the certificates of all authorities, for 25 ms or more, and the tests make thousands of clients.
+_transport = httpx._transports.default
+_transport.create_ssl_context = functools.cache(_transport.create_ssl_context)
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +40,18 @@ def model_path() -> Path:
 def gemma_path() -> Path:
     """Gemma 3 270M, fetched the first time. It has no chat template: it completes text."""
     return gemma_model()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of a file that makes up its requests, for seconds, as each worker collects it, and has slow tests only."""
+    return True if collection_path.name == "test_openapi_bounds.py" and config.option.markexpr == "not slow" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if f"/{name}/" in str(item.path)), len(LONG)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if line := summary(str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from src import errors
-from src.errors import ServiceError
+from src.errors import EACH, FIELD, InvalidValue, ServiceError, renamed
+from src.protocol import Failed, decode, encode
 
 DRAWN = {
     name: int(status) if status else None
@@ -46,10 +47,52 @@ def test_the_body_has_all_four_keys_and_no_other(kind):
     assert kind("what happened").body()["error"]["param"] is None
 
 
+def test_a_message_names_the_field_as_its_path_does():
+    error = InvalidValue(f"{FIELD} must be a string.", ("messages", 0, "content"))
+    assert (error.param, error.message, str(error)) == ("messages[0].content", *["messages[0].content must be a string."] * 2)
+    assert InvalidValue(f"{FIELD} is empty.").message == "The request is empty."
+
+
+NAMES = {
+    ("messages",): ("input",),
+    ("tools", EACH, "function"): ("tools", EACH),
+    ("tools", EACH, "function", "parameters"): ("tools", EACH, "input_schema"),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (("messages",), "input"),
+        (("model",), "model"),
+        (("messages", "x"), "input.x"),
+        (("tools",), "tools"),
+        (("tools", 3, "function", "name"), "tools[3].name"),
+        (("tools", 12, "function", "parameters"), "tools[12].input_schema"),
+        (("tools", 0, "type"), "tools[0].type"),
+        ((), None),
+    ],
+)
+def test_an_api_renames_a_path_by_its_longest_known_beginning(path, name):
+    assert InvalidValue("x", renamed(path, NAMES)).param == name
+
+
+def test_another_apis_name_changes_no_word_of_the_message_but_the_field():
+    error = InvalidValue("The model's chat template refuses these messages: no.", "messages")
+    error.path = renamed(error.path, NAMES)
+    assert (error.param, error.message) == ("input", "The model's chat template refuses these messages: no.")
+
+
+def test_an_error_crosses_a_socket_with_its_path():
+    error = decode(encode(Failed.of(InvalidValue(f"{FIELD} is wrong.", ("tools", 0, "function")))), Failed).error()
+    assert (error.path, error.message) == (("tools", 0, "function"), "tools[0].function is wrong.")
+
+
 @pytest.mark.parametrize("kind", FAILURES)
 def test_type_and_code_are_strings_and_fit_the_status(kind):
     assert isinstance(kind.code, str)
-    expected = {429: "rate_limit_error"}.get(kind.status, "invalid_request_error" if kind.status < 500 else "server_error")
+    clients = kind.status < 500 or kind.status == 501  # a transfer coding that no server has to know
+    expected = {429: "rate_limit_error"}.get(kind.status, "invalid_request_error" if clients else "server_error")
     assert kind.type == expected
 
 

@@ -77,7 +77,7 @@ def test_two_keys_of_one_name_are_refused(file):
         file.read()
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a b", "a\nb", "a=b", "../x", "é", "a" * 65])
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a\nb", "a=b", "../x", "é", "a" * 65, "a\n"])
 def test_a_name_that_could_forge_a_log_line_is_refused(file, name):
     with pytest.raises(InvalidValue, match="name is wrong: expected up to 64 letters"):
         file.add(name)
@@ -105,6 +105,38 @@ def test_admin_may_everything_and_others_only_what_they_are_for():
         scope: [of_secret("x", name="a", scopes=[scope]).may(other) for other in ("inference", "monitor", "admin")] for scope in SCOPES
     }
     assert rights == {"inference": [True, False, False], "monitor": [False, True, False], "admin": [True, True, True]}
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "api_key"])
+def test_the_name_of_the_key_that_a_setting_gives_is_no_name_of_the_files(file, name):
+    with pytest.raises(InvalidValue, match="API_KEY stands for the key of the setting API_KEY"):
+        file.add(name)
+
+
+@pytest.mark.parametrize("field", ["name", "salt", "hash", "id"])
+def test_a_line_break_at_the_end_of_what_the_file_holds_is_refused(file, field):
+    file.add("a")
+    (entry,) = json.loads(file.path.read_text())["keys"]
+    file.path.write_text(json.dumps({"keys": [{**entry, field: entry[field] + "\n"}]}))
+    with pytest.raises(SettingsError, match=rf"\.{field}"):
+        file.read()
+
+
+def test_answers_belong_to_the_key_whatever_its_secret_and_to_no_other_of_its_name(file):
+    first = file.add("a")[1].owner
+    assert file.rotate("a")[1].owner == first
+    file.revoke("a")
+    assert file.add("a")[1].owner != first
+    assert "owner" not in file.read()[0].described()
+    assert file.read()[0].id not in str(file.read()[0].described())
+
+
+def test_a_key_of_an_older_file_keeps_its_answers_when_it_is_rotated(file):
+    file.add("a")
+    entries = json.loads(file.path.read_text())["keys"]
+    file.path.write_text(json.dumps({"keys": [{name: value for name, value in entry.items() if name != "id"} for entry in entries]}))
+    (before,) = file.read()
+    assert file.rotate("a")[1].owner == before.owner
 
 
 def test_a_rotated_key_keeps_all_but_its_secret(file):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src import protocol
+from src.engines.base import EngineStats
 from src.errors import TooManyRequests
 from src.protocol import (
     AskDownloads,
@@ -36,9 +37,9 @@ from src.protocol import (
     ModelPlan,
     ModelReady,
     ModelState,
-    OnTrial,
     ProcessUse,
     ProtocolError,
+    Quarantined,
     RequestEnded,
     Resolve,
     RunnerEvent,
@@ -51,13 +52,13 @@ from src.protocol import (
     ServiceStatus,
     Started,
     Switch,
+    Telemetry,
     TextPrompt,
     TokenGaps,
     Tokenize,
     Tokenized,
     TokenLogprob,
     TokenPrompt,
-    Told,
     ToolCallDelta,
     Unload,
     Unloaded,
@@ -67,7 +68,7 @@ from src.protocol import (
 from src.sampling import SamplingParams
 
 SAMPLING = SamplingParams(seed=-(2**63), temperature=0.0, top_p=0.5, top_k=40, min_p=0.1, ignore_eos=True)
-STATS = RunnerStats(
+ENGINE_STATS = EngineStats(
     running=1,
     waiting=2,
     slots=3,
@@ -79,11 +80,9 @@ STATS = RunnerStats(
     prefix_hit=6,
     prefix_asked=7,
     generated=8,
-    steps=9,
-    step_seconds=1.5,
     compute_seconds=1.25,
-    tokens_per_second=9.5,
 )
+STATS = RunnerStats(engine=ENGINE_STATS, steps=9, step_seconds=1.5, tokens_per_second=9.5)
 MODEL = ModelState(name="größe", state="ready", format="gguf", size_bytes=2**40, modified=1, engine="echo", restarts=2, stats=STATS)
 USE = ProcessUse(name="runner", pid=7, cpu_percent=12.5, cpu_seconds=3.5, rss_bytes=2**33, threads=3, model="größe")
 STATUS = ServiceStatus(
@@ -108,7 +107,7 @@ MESSAGES = [
         ),
         RunnerRequest,
     ),
-    (OnTrial(open=True), RunnerEvent),
+    (Quarantined(open=True), RunnerEvent),
     (Started(prompt_tokens=1, cached_tokens=0, queue_seconds=0.25), RunnerEvent),
     (Delta(text=UNICODE), RunnerEvent),
     (
@@ -123,13 +122,13 @@ MESSAGES = [
     ),
     (Ended(index=2, reason="tool_calls"), RunnerEvent),
     (Finished(prompt_tokens=1, completion_tokens=2, cached_tokens=0), RunnerEvent),
-    (Failed(status=429, type="rate_limit_error", code=None, message=UNICODE, param="n", retry_after=1), RunnerEvent),
+    (Failed(status=429, type="rate_limit_error", code=None, message=UNICODE, path=("tools", 2, "n"), retry_after=1), RunnerEvent),
     (STATS, RunnerEvent),
     (RunnerReady(context_length=4096, device="cpu", engine_version="1.0", load_seconds=0.5), RunnerReport),
     (RunnerServed(), RunnerServed),
     (RunnerLoading(stage="warming_up"), RunnerReport),
     (RunnerServed(), RunnerServed),
-    (OnTrial(open=True), RunnerEvent),
+    (Quarantined(open=True), RunnerEvent),
     (Failed(status=500, type="server_error", code="internal_error", message="no"), RunnerReport),
     (Resolve(model=None), ManagerRequest),
     (Load(model=UNICODE), ManagerRequest),
@@ -148,8 +147,8 @@ MESSAGES = [
     (STATUS, ManagerEvent),
     (AskMetrics(), ManagerRequest),
     (Metrics(text=UNICODE), ManagerEvent),
-    (TokenGaps(model=UNICODE, seconds=[0.5, 0.000001]), Told),
-    (RequestEnded(route="POST /x", status=200, seconds=1.5, model=UNICODE, endings=["stop"]), Told),
+    (TokenGaps(model=UNICODE, seconds=[0.5, 0.000001]), Telemetry),
+    (RequestEnded(route="POST /x", status=200, seconds=1.5, model=UNICODE, endings=["stop"]), Telemetry),
 ]
 HELLO = encode(Delta(text="hello"))
 

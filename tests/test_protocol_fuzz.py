@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.client import Exchange
+from src.client.exchange import Exchange
 from src.errors import EngineUnavailable, ServiceError
 from src.protocol import (
     MAX_LINE_BYTES,
@@ -28,17 +28,17 @@ from src.protocol import (
     RunnerRequest,
     RunnerStats,
     ServiceStatus,
+    Telemetry,
     TextPrompt,
-    Told,
     decode,
     encode,
 )
 from src.sampling import SamplingParams
-from tests.fuzz import EXAMPLES
-from tests.server import Server, wait_until
+from tests.support.fuzz import EXAMPLES
+from tests.support.server import Server, wait_until
 from tests.test_protocol import MESSAGES
 
-KINDS = (RunnerRequest, RunnerEvent, RunnerReport, ManagerRequest, ManagerEvent, ManagerRequest | Told)
+KINDS = (RunnerRequest, RunnerEvent, RunnerReport, ManagerRequest, ManagerEvent, ManagerRequest | Telemetry)
 LINES = [encode(message) for message, _ in MESSAGES]
 REQUEST = Generate(prompts=[TextPrompt(text="x")], sampling=SamplingParams(seed=1))
 BAD = {
@@ -212,6 +212,6 @@ def test_a_gateway_refuses_what_is_no_event(liar, name):
 
 def test_a_gateway_does_not_take_a_line_without_end_into_memory(liar):
     began = time.thread_time()
-    with pytest.raises(EngineUnavailable, match="not an answer"):
+    with pytest.raises(EngineUnavailable, match="Invalid reply"):
         ask(liar, b"x" * (MAX_LINE_BYTES + (1 << 20)), RunnerEvent)
     assert time.thread_time() - began < 1, "what was looked through is not looked through again"

@@ -1,6 +1,6 @@
 """How far the greedy answers of several servers agree, token by token: the same weights, computed by different engines.
 
-    python scripts/agreement.py llama.cpp=http://127.0.0.1:8001 MLX=http://127.0.0.1:8002 [--prompts 50] [--tokens 64] [--json FILE]
+    python tools/agreement.py llama.cpp=http://127.0.0.1:8001 MLX=http://127.0.0.1:8002 [--prompts 50] [--tokens 64] [--json FILE]
 
 Every server is compared with the first. Engines round differently, so that where two tokens are almost equally likely they
 may choose differently, and from there on write different texts. `gap` is the median difference of both tokens' logprobs, by the

@@ -1,20 +1,22 @@
 """Writes the matrix of features and engines into docs/API.md, from the outcomes that runs of tests/conformance left.
 
 pytest tests/conformance --engine llama_cpp --results docs/conformance/llama_cpp.json     # and so on for each engine
-python scripts/conformance_matrix.py            # prints the table and writes it between the document's marks
-python scripts/conformance_matrix.py --check    # writes nothing; exits with 1 where the document says something else
+python tools/conformance_matrix.py            # prints the table and writes it between the document's marks
+python tools/conformance_matrix.py --check    # writes nothing; exits with 1 where the document says something else
 """
 
 import json
 import sys
 from pathlib import Path
 
-from conformance_table import Column, table
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from conformance_table import Column, table  # noqa: E402 - what scripts/verify.py shows as well
+
 RESULTS = ROOT / "docs" / "conformance"
 DOCUMENT = ROOT / "docs" / "API.md"
-BEGIN, END = "<!-- conformance: written by scripts/conformance_matrix.py -->\n", "\n<!-- end of conformance -->"
+BEGIN, END = "<!-- conformance: written by tools/conformance_matrix.py -->\n", "\n<!-- end of conformance -->"
 ORDER = ["llama_cpp", "mlx", "vllm", "echo"]  # then what is not ours
 
 

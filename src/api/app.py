@@ -2,37 +2,27 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import flask
 
-from src.api import (
-    access,
-    admin,
-    audit,
-    chat,
-    completions,
-    embeddings,
-    failures,
-    messages,
-    metrics,
-    models,
-    openapi,
-    record,
-    responses,
-    system,
-    tokens,
-)
-from src.api.accept import name_ignored
-from src.api.address import Proxies
-from src.api.browser import Browsers
-from src.api.draining import refuse_while_stopping
-from src.api.keyring import Keyring
-from src.api.quotas import Quotas
-from src.api.replay import Store
-from src.api.response_store import ResponseStore
-from src.api.service import Service
-from src.client import ManagerClient
+from src.api import failures
+from src.api.access import audit, scopes
+from src.api.access.address import Proxies
+from src.api.access.bodies import BodyRoom
+from src.api.access.browser import Browsers
+from src.api.access.keyring import Keyring
+from src.api.access.quotas import Quotas
+from src.api.body import name_ignored
+from src.api.gateway import Gateway
+from src.api.generation.idempotency import is_kept
+from src.api.generation.replay import Store
+from src.api.generation.response_store import ResponseStore
+from src.api.observe import record
+from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, system, tokens
+from src.api.shutdown import refuse_while_stopping
+from src.client.manager import ManagerClient
 from src.settings import ROOT, Settings
 
 
@@ -41,26 +31,29 @@ def create_app(settings: Settings) -> flask.Flask:
     app = flask.Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # it would answer /v1//models with a redirect in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    manager = ManagerClient(str(Path(settings.run_dir) / "manager.sock"))
-    responses_kept = ResponseStore(Path(settings.run_dir) / "responses", settings.response_store_size)
-    app.extensions["service"] = Service(settings, manager, Keyring(settings), Proxies(settings.proxies), _kept(settings), responses_kept)
+    run_dir = Path(settings.run_dir)
+    app.extensions["gateway"] = Gateway(settings, ManagerClient(str(run_dir / "manager.sock")))
+    app.extensions["keyring"] = Keyring(settings)
+    app.extensions["kept_answers"] = _kept_answers(run_dir / "kept", settings)
+    app.extensions["response_store"] = ResponseStore(run_dir / "responses", settings.response_store_size, settings.response_store_max_bytes)
+    proxies = Proxies(settings.proxies)
     browsers = Browsers(settings.host_names, settings.origins)
-    quotas = Quotas(settings, lease=settings.request_timeout + 60)
-    for before in (record.begin, refuse_while_stopping, browsers.check, access.check, quotas.admit):
+    app.extensions["body_room"] = BodyRoom(settings.max_bodies_bytes)
+    app.extensions["quotas"] = quotas = Quotas(settings, lease=settings.request_timeout + 60, is_kept=is_kept)
+    for before in (partial(record.begin, proxies.client), refuse_while_stopping, browsers.check, scopes.check, quotas.admit):
         app.before_request(before)
-    for after in (record.end, browsers.permit, quotas.tell, audit.write, name_ignored):
+    for after in (record.end, browsers.permit, quotas.add_headers, audit.write, name_ignored):
         app.after_request(after)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, responses, messages, embeddings, tokens, models, system, admin, openapi):
+    for module in (chat, completions, responses, anthropic, embeddings, tokens, models, system, admin, openapi):
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)
     return app
 
 
-def _kept(settings: Settings) -> Store:
-    bounds = settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes
-    return Store(Path(settings.run_dir) / "kept", *bounds)
+def _kept_answers(folder: Path, settings: Settings) -> Store:
+    return Store(folder, settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes)
 
 
 def __getattr__(name: str) -> flask.Flask:

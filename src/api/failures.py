@@ -1,6 +1,7 @@
-"""Turns every failure into an OpenAI error: the one place that does. Knows no route."""
+"""Turns every exception into an error response, or into the last event of a stream, with the field by the API's own name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import dropwhile
 
 import flask
 import msgspec
@@ -8,39 +9,62 @@ from loguru import logger
 from werkzeug import exceptions as http
 
 from src import errors
-from src.api.record import CLIENT_CLOSED, Record, record
-from src.api.shapes import body_for, openai_event
-from src.errors import ClientGone, ServiceError
+from src.api.observe.record import CLIENT_CLOSED, AccessRecord, record
+from src.api.render.errors import body_for, openai_event
+from src.errors import ClientGone, FieldPath, ServiceError, renamed
 
-# SDKs would send these again by themselves, and the same would happen again.
+# SDKs would retry these by themselves, and they would fail again.
 _NOT_TO_RETRY = {
     errors.ChatTemplateError.code,
     errors.ChatTemplateTooCostly.code,
     errors.EngineCrashed.code,
+    errors.InvalidOutput.code,
     errors.RequestTimeout.code,
 }
 
+Names = Mapping[FieldPath, FieldPath]
+
 _HTTP_ERRORS: dict[int, tuple[type[ServiceError], str]] = {
-    404: (errors.NotFound, "There is no such route: {method} {path}. docs/API.md lists them."),
-    405: (errors.MethodNotAllowed, "{path} does not take {method}."),
-    408: (errors.BodyTimeout, "The request's body took longer to arrive than BODY_TIMEOUT allows."),
-    413: (errors.BodyTooLarge, "The request's body is larger than MAX_BODY_BYTES allows."),
+    404: (errors.NotFound, "There is no route {method} {path}.{meant} docs/API.md lists the routes."),
+    405: (errors.MethodNotAllowed, "{path} does not accept {method}."),
+    408: (errors.BodyTimeout, "The request body took longer to arrive than BODY_TIMEOUT allows."),
+    413: (errors.BodyTooLarge, "The request body is larger than MAX_BODY_BYTES allows."),
     415: (
         errors.UnsupportedMediaType,
-        "The body has to be JSON, not compressed: send Content-Type: application/json, and no Content-Encoding.",
+        "The body must be uncompressed JSON: send Content-Type: application/json and no Content-Encoding.",
     ),
 }
 
 
-def as_service_error(error: BaseException, of: Record) -> ServiceError:
-    """The error to answer the request `of` with. One that is nobody's fault but ours is logged with its traceback, and told without."""
+def as_service_error(error: BaseException, record: AccessRecord, names: Names) -> ServiceError:
+    """The error to answer the request with. A fault of ours is logged with its traceback, which the client does not get."""
     if isinstance(error, ServiceError):
+        error.path = renamed(error.path, names)
         return error
     if isinstance(error, http.HTTPException) and error.code is not None:
         kind, text = _HTTP_ERRORS.get(error.code, (errors.InvalidValue, "The request is not valid HTTP: " + (error.description or "")))
-        return kind(text.format(method=flask.request.method, path=flask.request.path[:200]))
-    logger.opt(exception=error).error("Request {} failed", of.id)
-    return errors.InternalError("The server made a mistake. Its errors.log says which, under this response's X-Request-ID.")
+        method, path = flask.request.method, flask.request.path
+        meant = _route_meant(method, path) if error.code == 404 else None
+        told = f" Did you mean {method} {meant[:200]}?" if meant else ""
+        return kind(text.format(method=method, path=path[:200], meant=told))
+    logger.opt(exception=error).error("Request {} failed", record.id)
+    return errors.InternalError(f"Internal server error. See errors.log, request ID {record.id}.")
+
+
+def _route_meant(method: str, path: str) -> str | None:
+    """The route that is there without slashes too many, for a client whose base URL has /v1 twice, or not at all."""
+    parts = [part for part in path.split("/") if part]
+    from_v1 = ["v1", *dropwhile(lambda part: part == "v1", parts)]
+    paths = ("/" + "/".join(names) for names in (parts, from_v1))
+    return next((one for one in paths if one != path and _is_route(method, one)), None)
+
+
+def _is_route(method: str, path: str) -> bool:
+    try:
+        flask.current_app.url_map.bind("").match(path, method)
+    except http.HTTPException:
+        return False
+    return True
 
 
 def respond(error: Exception) -> flask.Response:
@@ -48,7 +72,7 @@ def respond(error: Exception) -> flask.Response:
     if isinstance(error, ClientGone):
         record().error = "client_gone"
         return flask.Response(status=CLIENT_CLOSED)  # for the log: nobody reads this response
-    failure = as_service_error(error, record())
+    failure = as_service_error(error, record(), _names())
     record().error = failure.code
     response = flask.Response(
         msgspec.json.encode(body_for(flask.request.path, failure, record().id)), status=failure.status, mimetype="application/json"
@@ -66,16 +90,22 @@ def respond(error: Exception) -> flask.Response:
 
 def events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes] = openai_event) -> Iterator[bytes]:
     """The chunks of a response that has begun; a failure becomes its last server-sent event, without [DONE]."""
-    of = record()  # taken here, while the request is at hand: the chunks are made after its context is gone
-    return _events(chunks, last, of)
+    # Taken here, while the request is at hand: the chunks are made after its context is gone.
+    return _events(chunks, last, record(), _names())
 
 
-def _events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes], of: Record) -> Iterator[bytes]:
+def _events(chunks: Iterator[bytes], last: Callable[[ServiceError], bytes], record: AccessRecord, names: Names) -> Iterator[bytes]:
     try:
         yield from chunks
     except ClientGone:
-        of.error = "client_gone"
+        record.error = "client_gone"
     except Exception as error:
-        failure = as_service_error(error, of)
-        of.error, of.broken_off = failure.code, failure.status
+        failure = as_service_error(error, record, names)
+        record.error, record.stream_error_status = failure.code, failure.status
         yield last(failure)
+
+
+def _names() -> Names:
+    """Of a Chat's fields in the API that was asked; none before body.check() has accepted its body."""
+    names: Names = flask.g.get("field_names", {})
+    return names

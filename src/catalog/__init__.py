@@ -2,7 +2,8 @@
 
 from src.catalog.facts import BrokenModel, Facts
 from src.catalog.library import Library, OneModel
+from src.catalog.listing import Listing
 from src.catalog.options import ModelOptions, read_options
 from src.catalog.scan import Catalog, ModelEntry
 
-__all__ = ["BrokenModel", "Catalog", "Facts", "Library", "ModelEntry", "ModelOptions", "OneModel", "read_options"]
+__all__ = ["BrokenModel", "Catalog", "Facts", "Library", "Listing", "ModelEntry", "ModelOptions", "OneModel", "read_options"]

@@ -30,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int = 0  # tokens
     embedding_length: int = 0
     feed_forward_length: int = 0
+    sampling: dict[str, float] = {}  # that its makers recommend, by a request's fields
 
 
 def kv_bytes(layers: int, kv_heads: int | list[int], key_length: int, value_length: int) -> int:
@@ -41,12 +42,12 @@ def kv_bytes(layers: int, kv_heads: int | list[int], key_length: int, value_leng
     return size
 
 
-def capabilities(template: str | None, *, embeddings: bool) -> tuple[str, ...]:
+def capabilities(template: str | None, *, embeddings: bool, tool_template: str | None = None) -> tuple[str, ...]:
     """By what a chat template mentions: it is the only place where a model's files tell."""
     found = []
     if template:
         found.append("chat_template")
-        if re.search(r"\btools\b", template):
+        if tool_template or re.search(r"\btools\b", template):
             found.append("tools")
         if re.search(r"<think>|enable_thinking|reasoning_content|<\|channel\|>", template):
             found.append("thinking")

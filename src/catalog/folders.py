@@ -1,11 +1,15 @@
 """A walk over the models folder: weight files, configs and half-downloaded files by folder. Opens none of them."""
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from src.catalog.stamps import Stamps
+from src.hf_folder import TEMPLATES
 
 # What downloaders call a file that they are still writing: huggingface-hub, modelscope (also its parallel parts), curl, aria2,
 # Chrome, wget.
@@ -28,14 +32,17 @@ class Folder(NamedTuple):
     partial: list[WeightFile]
 
 
-def walk(root: Path, name: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Folder]:
-    """`root` and every folder below it. Follows links, but not in circles; of several revisions in a cache, one."""
+def walk(root: Path, stamps: Stamps, name: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Folder]:
+    """`root` and every folder below it. Follows links, but not in circles; of several revisions in a cache, one.
+
+    `stamps` get all that it looks at.
+    """
     weights: list[WeightFile] = []
     configs: list[WeightFile] = []
     partial: list[WeightFile] = []
     subfolders: list[Path] = []
     try:
-        here = root.stat()
+        here = stamps.look(root)
         names = sorted(filter(_is_visible, os.listdir(root)))
     except OSError:
         return
@@ -43,12 +50,14 @@ def walk(root: Path, name: str = "", above: frozenset[tuple[int, int]] = frozens
         return
     for path in (root / name for name in names):
         try:
-            info = path.stat()
+            info = stamps.look(path)
         except OSError:  # a broken link, or gone since it was listed
             continue
         file = WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino)
         if stat.S_ISDIR(info.st_mode):
-            if path.suffix not in (".part", ".tmp"):
+            if path.name == TEMPLATES:
+                configs += _templates(path, stamps)
+            elif path.suffix not in (".part", ".tmp"):
                 subfolders.append(path)
         elif not stat.S_ISREG(info.st_mode):
             continue
@@ -60,11 +69,21 @@ def walk(root: Path, name: str = "", above: frozenset[tuple[int, int]] = frozens
             partial.append(file)
     yield Folder(root, name, weights, configs, partial)
     if root.name == "snapshots" and subfolders:
-        subfolders = [_current(root, subfolders)]
+        subfolders = [_current(root, subfolders, stamps)]
     for subfolder in subfolders:
         # A revision's folder is called after a commit: its name is the repository's, two folders up.
         inner = name if "snapshots" in (root.name, subfolder.name) else repository(subfolder.name)
-        yield from walk(subfolder, inner, above | {(here.st_dev, here.st_ino)})
+        yield from walk(subfolder, stamps, inner, above | {(here.st_dev, here.st_ino)})
+
+
+def _templates(folder: Path, stamps: Stamps) -> list[WeightFile]:
+    """Chat templates beside the model's own: a change of one is a change of the model."""
+    files = []
+    for path in sorted(folder.glob("*.jinja")):
+        with contextlib.suppress(OSError):
+            info = stamps.look(path)
+            files.append(WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino))
+    return files
 
 
 def _is_visible(name: str) -> bool:
@@ -72,10 +91,12 @@ def _is_visible(name: str) -> bool:
     return name.isprintable() and not name.startswith(".")
 
 
-def _current(snapshots: Path, revisions: list[Path]) -> Path:
+def _current(snapshots: Path, revisions: list[Path], stamps: Stamps) -> Path:
     """Of the revisions in a hub's cache the one that its "main" is, else the newest."""
+    main = snapshots.parent / "refs" / "main"
     try:
-        commit = (snapshots.parent / "refs" / "main").read_text(encoding="ascii")[:100].strip()
+        stamps.look(main)
+        commit = main.read_text(encoding="ascii")[:100].strip()
     except (OSError, UnicodeError):
         commit = ""
     return max(revisions, key=lambda path: (path.name == commit, path.stat().st_mtime_ns, path.name))

@@ -29,13 +29,15 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 # ggml's tensor types: name, elements of a block, bytes of a block (ggml-common.h).
 _TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+    8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
     13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74),
     18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
     23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
+    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
+
+HIGHEST_TYPE = 1023  # of those to come
 
 # general.file_type, where it says more than the most frequent tensor type (llama.h, llama_ftype).
 _FILE_TYPES = {
@@ -48,7 +50,7 @@ class Tensor(NamedTuple):
     name: str
     type: str
     elements: int
-    size: int  # bytes
+    size: int  # bytes; of a type that is not known here, the least: a bit for each element
 
 
 class Header(NamedTuple):
@@ -68,14 +70,18 @@ def facts(headers: list[Header], weight_bytes: int) -> Facts:
     """Of a model's parts, in order: the first has the metadata. Raises BrokenModel, NotAModel."""
     metadata, lengths = headers[0].metadata, headers[0].lengths
     tensors = [tensor for header in headers for tensor in header.tensors]
+    parts = _integer(metadata.get("split.count"))
+    if parts > 1 and parts != len(headers):
+        place = _integer(metadata.get("split.no")) + 1
+        raise BrokenModel(f"it is part {place} of {parts} by its header, but not by its name: name it NAME-{place:05}-of-{parts:05}.gguf")
     kind = _text(metadata, "general.type") or "model"
     architecture = _text(metadata, "general.architecture", most=64)
     if kind != "model" or architecture == "clip":
         raise NotAModel(kind)
     if architecture is None:
-        raise BrokenModel("its header names no general.architecture")
+        raise BrokenModel("its header has no general.architecture")
     if not tensors:
-        raise BrokenModel("it holds a vocabulary, but no weights")
+        raise BrokenModel("it has a vocabulary, but no weights")
 
     def number(key: str, default: int = 0) -> int:
         value = metadata.get(f"{architecture}.{key}")
@@ -93,7 +99,8 @@ def facts(headers: list[Header], weight_bytes: int) -> Facts:
         quantisation=_FILE_TYPES.get(_integer(metadata.get("general.file_type"))) or _most_frequent_type(tensors),
         context_length=number("context_length") or None,
         capabilities=capabilities(
-            _text(metadata, "tokenizer.chat_template"), embeddings=f"{architecture}.pooling_type" in metadata
+            _text(metadata, "tokenizer.chat_template"), embeddings=f"{architecture}.pooling_type" in metadata,
+            tool_template=_text(metadata, "tokenizer.chat_template.tool_use"),
         ),
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes(
@@ -180,26 +187,26 @@ class _Reader:
         if self._at + count <= len(self._buffer):
             return
         if count > self.room():
-            raise BrokenModel("its header breaks off: the file is cut short or damaged")
+            raise BrokenModel("its header is truncated: the file is cut short or damaged")
         needed = count - (len(self._buffer) - self._at)
         data = self._file.read(min(self._left, max(needed, READ_BYTES)))
         if len(data) < needed:
-            raise BrokenModel("its header breaks off: the file is being written or was cut short")
+            raise BrokenModel("its header is truncated: the file is being written or was cut short")
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         self._left -= len(data)
 
 
 def _parse(reader: _Reader, size: int) -> Header:
     if size < 24 or reader.take(4) != b"GGUF":
-        raise BrokenModel("it is no GGUF file: its first bytes are others")
+        raise BrokenModel("it is not a GGUF file (wrong magic bytes)")
     version = reader.scalar("I")
     if version not in (2, 3):
-        raise BrokenModel(f"its GGUF version is {version & 0xFFFFFFFF}, and 2 and 3 can be read; it may be of another byte order")
+        raise BrokenModel(f"its GGUF version is {version & 0xFFFFFFFF}; only 2 and 3 are supported, in little-endian byte order")
     tensor_count, value_count = reader.scalar("Q"), reader.scalar("Q")
     if value_count * 13 + tensor_count * 24 > reader.room():  # the least that each takes
-        raise BrokenModel(f"its header promises {value_count} values and {tensor_count} tensors, more than the file can hold")
+        raise BrokenModel(f"its header declares {value_count} values and {tensor_count} tensors, more than the file can hold")
     if max(tensor_count, value_count) > MAX_ENTRIES:
-        raise BrokenModel(f"its header has {value_count:,} values and {tensor_count:,} tensors, and {MAX_ENTRIES:,} can be read")
+        raise BrokenModel(f"its header has {value_count:,} values and {tensor_count:,} tensors; the most is {MAX_ENTRIES:,} of each")
     metadata: dict[str, Any] = {}
     lengths: dict[str, int] = {}
     for _ in range(value_count):
@@ -213,7 +220,7 @@ def _parse(reader: _Reader, size: int) -> Header:
             metadata[key] = value
     alignment = metadata.get("general.alignment", 32)
     if not (isinstance(alignment, int) and 0 < alignment <= 2**20):
-        raise BrokenModel("its general.alignment makes no sense")
+        raise BrokenModel("its general.alignment is invalid")
     tensors, ends = [], [0]
     for _ in range(tensor_count):
         tensor, offset = _tensor(reader)
@@ -221,7 +228,7 @@ def _parse(reader: _Reader, size: int) -> Header:
         ends.append(offset + tensor.size)
     needed = -(-reader.position // alignment) * alignment + max(ends)
     if tensors and needed > size:
-        raise BrokenModel(f"it is cut short: {size:,} of {needed:,} bytes are there")
+        raise BrokenModel(f"it is cut short: {size:,} of {needed:,} bytes present")
     return Header(metadata, lengths, tensors)
 
 
@@ -239,7 +246,7 @@ def _value(reader: _Reader, kind: int, depth: int) -> Any:
     kind, count = reader.scalar("I"), reader.scalar("Q")
     least = struct.calcsize("<" + _SCALARS[kind]) if kind in _SCALARS else 8
     if count * least > reader.room():
-        raise BrokenModel(f"its header promises an array of {count} values, more than the file can hold")
+        raise BrokenModel(f"its header declares an array of {count} values, more than the file can hold")
     if kind in _SCALARS:
         if count > MAX_KEPT_ARRAY:
             reader.skip(count * least)
@@ -261,7 +268,9 @@ def _tensor(reader: _Reader) -> tuple[Tensor, int]:
         raise BrokenModel(f"its tensor {name[:64]!r} has {rank} dimensions")
     elements = math.prod(reader.scalar("Q") for _ in range(rank))
     kind, offset = reader.scalar("I"), reader.scalar("Q")
-    if kind not in _TYPES:
-        raise BrokenModel(f"its tensor {name[:64]!r} is of the unknown type {kind}: this version of the service is too old for it")
+    if kind > HIGHEST_TYPE:
+        raise BrokenModel(f"its tensor {name[:64]!r} has the unknown type {kind}")
+    if kind not in _TYPES:  # the engine may know it
+        return Tensor(name, f"type {kind}", elements, elements // 8), offset
     type_name, block, block_bytes = _TYPES[kind]
     return Tensor(name, type_name, elements, -(-elements // block) * block_bytes), offset

@@ -1,55 +1,75 @@
-"""The models there are by name and alias, with what models.toml wants of them. Knows nothing of engines or processes."""
+"""The models folder with the options of models.toml, read again when something in it has changed."""
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from src.catalog.options import NONE, ModelOptions, read_options
+from src.catalog.facts import capabilities
+from src.catalog.listing import Listing
+from src.catalog.options import FILE, NONE, ModelOptions, read_options
 from src.catalog.scan import Catalog, ModelEntry
-from src.errors import ModelNotFound, SettingsError
+from src.catalog.stamps import Stamps
+from src.errors import ModelLoadFailed, SettingsError
+from src.hf_folder import read_template
 
 
 class Library:
-    """Looks at the folder anew each time it is asked. Names of requests are looked up, never made into paths."""
+    """Scans the folder when something in it has changed.
+
+    Any thread may use it. A look takes a stat of each file, or a scan: not for the thread of an event loop.
+    """
 
     def __init__(self, folder: Path, on_error: Callable[[str], None]) -> None:
-        """`on_error` is told once of a models.toml that is wrong; what it said before counts till it is right."""
+        """`on_error` is called once for a models.toml that is wrong; its last valid content stays in force until it is right."""
         self._folder = folder
         self._catalog = Catalog(folder)
         self._on_error = on_error
+        self._error = ""  # of models.toml
+        self._options_stamps = Stamps()
+        self._lock = threading.Lock()
         self._options: dict[str, ModelOptions] = {}
-        self._error = ""
-        self._names: dict[str, str] = {}  # of models, by their aliases and those of their adapters
+        self._listing = Listing({})
 
-    def entries(self) -> dict[str, ModelEntry]:
-        """All models by name, also those that are broken."""
-        found = self._catalog.scan()
+    def look(self) -> Listing:
+        """All models there are now, also those that are broken. The same listing as before while nothing has changed."""
+        with self._lock:
+            if self._error or not (self._options_stamps.current and self._catalog.current):
+                self._listing = self._scan()
+            return self._listing
+
+    def _scan(self) -> Listing:
+        self._options = self._read_options()
+        return Listing({name: self._with_options(entry, self._options.get(name, NONE)) for name, entry in self._catalog.scan().items()})
+
+    def _read_options(self) -> dict[str, ModelOptions]:
+        self._options_stamps = stamps = Stamps()
+        with contextlib.suppress(OSError):
+            stamps.look(self._folder / FILE)
         try:
-            self._options, self._error = read_options(self._folder), ""
+            options, self._error = read_options(self._folder), ""
         except SettingsError as error:
             if str(error) != self._error:
                 self._error = str(error)
                 self._on_error(self._error)
-        self._names = {other: name for name, of in self._options.items() if name in found for other in of.names if other not in found}
-        return {name: msgspec.structs.replace(entry, options=self._options.get(name, NONE)) for name, entry in found.items()}
+            return self._options
+        for table in options.values():
+            for file in table.files:
+                with contextlib.suppress(OSError):
+                    stamps.look(self._folder / file)
+        return options
 
-    def find(self, name: str) -> ModelEntry:
-        """By name, alias or an adapter's name. Raises ModelNotFound with the names there are."""
-        entries = self.entries()
-        found = entries.get(self.name_of(name))
-        if found is None:
-            known = ", ".join(name for name, entry in entries.items() if not entry.problem) or "none"
-            raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {known}.", param="model")
-        return found
-
-    def name_of(self, name: str) -> str:
-        """The model that an alias or an adapter's name stands for, as of the last look at the folder; any other name is itself."""
-        return self._names.get(name, name)
-
-    def is_adapter(self, name: str) -> bool:
-        """Whether a name stands for a model with one of its adapters, as of the same look."""
-        return name in self._options.get(self._names.get(name, ""), NONE).adapters
+    def _with_options(self, entry: ModelEntry, options: ModelOptions) -> ModelEntry:
+        facts = entry.facts
+        if options.chat_template:  # what is shown is what is served
+            template = None
+            with contextlib.suppress(ModelLoadFailed):
+                template = read_template(self._folder / options.chat_template)
+            shown = capabilities(template, embeddings="embeddings" in facts.capabilities)
+            facts = msgspec.structs.replace(facts, capabilities=shown)
+        return msgspec.structs.replace(entry, options=options.over(facts.sampling), facts=facts)
 
 
 class OneModel(Library):
@@ -57,7 +77,7 @@ class OneModel(Library):
 
     def __init__(self, entry: ModelEntry) -> None:
         super().__init__(Path(), lambda message: None)
-        self._entry = entry
+        self._listing = Listing({entry.name: entry})
 
-    def entries(self) -> dict[str, ModelEntry]:
-        return {self._entry.name: self._entry}
+    def look(self) -> Listing:
+        return self._listing

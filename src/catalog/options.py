@@ -6,6 +6,7 @@ context_length = 8192
 temperature = 0.7
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from src.errors import SettingsError
+from src.sampling import SAMPLING_FIELDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +43,9 @@ class VLLMOptions(BaseModel):
     block_size: int | None = Field(None, strict=True, ge=8, le=1024, description="tokens of one block of the KV cache")
     max_num_batched_tokens: int | None = Field(None, strict=True, ge=32, le=2**20, description="tokens of one step")
     speculative_config: dict[str, Any] | None = Field(None, description="vLLM's speculative decoding")
+
+
+OWN_TABLES: dict[str, type[BaseModel]] = {"vllm": VLLMOptions}  # of single engines, within a model's
 
 
 class ModelOptions(BaseModel):
@@ -73,14 +78,22 @@ class ModelOptions(BaseModel):
         """All that requests may call it by, with one of its adapters or without, beside its own name."""
         return [*self.aliases, *self.adapters]
 
+    @property
+    def files(self) -> list[Path]:
+        """Those it names, relative to the models folder."""
+        return [*filter(None, [self.chat_template]), *self.lora, *self.adapters.values()]
+
     def vllm_settings(self) -> dict[str, Any]:
         """Those of vLLM's own settings that are set."""
         return self.vllm.model_dump(exclude_none=True)
 
     def sampling(self) -> dict[str, float]:
         """The defaults of requests that are set."""
-        names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
+
+    def over(self, makers: dict[str, float]) -> "ModelOptions":
+        """These, with the sampling that a model's makers recommend where they leave it open."""
+        return self.model_copy(update={**makers, **self.sampling()})
 
 
 NONE = ModelOptions.model_validate({})
@@ -101,10 +114,10 @@ def read_options(folder: Path) -> dict[str, ModelOptions]:
     except (tomllib.TOMLDecodeError, UnicodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     options = {name: _options(path, name, table) for name, table in tables.items()}
-    _see_that_names_differ(path, options)
-    for name, of in options.items():
-        for file in filter(None, [of.chat_template, *of.lora, *of.adapters.values()]):
-            _see_that_inside(path, name, file)
+    _check_names_differ(path, options)
+    for name, model in options.items():
+        for file in model.files:
+            _check_inside(path, name, file)
     return options
 
 
@@ -115,18 +128,19 @@ def _options(path: Path, name: str, table: Any) -> ModelOptions:
         return ModelOptions.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        inner = first["loc"][0] == "vllm" and len(first["loc"]) > 1
-        of: type[BaseModel] = VLLMOptions if inner else ModelOptions
-        key, within = (str(first["loc"][1]), "vllm.") if inner else (str(first["loc"][0]), "")
+        table_name = str(first["loc"][0])
+        inner = table_name in OWN_TABLES and len(first["loc"]) > 1
+        kind: type[BaseModel] = OWN_TABLES[table_name] if inner else ModelOptions
+        key, within = (str(first["loc"][1]), f"{table_name}.") if inner else (table_name, "")
         if first["type"] == "extra_forbidden":
             hint = ""
             if isinstance(first["input"], dict) and not inner:  # [Qwen2.5-0.5B] is a table 5-0 with a table 5B in a table Qwen2
                 hint = f'. A model\'s name with a dot needs quotes: ["{name}.{key}…"]'
-            known = ", ".join(of.model_fields)
+            known = ", ".join(kind.model_fields)
             raise SettingsError(f'{path}: ["{name}"] {within}{key} is wrong: expected one of {known}{hint}') from error
         expected = first["msg"].removeprefix("Input should be ")
-        value = (table["vllm"] if inner else table)[key]
-        description = of.model_fields[key].description
+        value = (table[table_name] if inner else table)[key]
+        description = kind.model_fields[key].description
         raise SettingsError(f'{path}: ["{name}"] {within}{key} = {_shown(value)} is wrong: expected {expected} ({description})') from error
 
 
@@ -134,21 +148,21 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)[:100]
 
 
-def _see_that_names_differ(path: Path, options: dict[str, ModelOptions]) -> None:
+def _check_names_differ(path: Path, options: dict[str, ModelOptions]) -> None:
     owners: dict[str, str] = {name: name for name in options}
-    for name, of in options.items():
-        for key, names in (("aliases", of.aliases), ("adapters", of.adapters)):
+    for name, model in options.items():
+        for key, names in (("aliases", model.aliases), ("adapters", model.adapters)):
             for other in names:
                 if other in owners:
                     raise SettingsError(
-                        f'{path}: ["{name}"] {key} has {other!r}, which names {owners[other]!r} already: expected a name of its own'
+                        f'{path}: ["{name}"] {key} has {other!r}, which already names {owners[other]!r}: expected a unique name'
                     )
                 owners[other] = name
 
 
-def _see_that_inside(path: Path, name: str, file: Path) -> None:
+def _check_inside(path: Path, name: str, file: Path) -> None:
     place = path.parent / file
     if file.is_absolute() or ".." in file.parts:
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: expected a path inside the models folder')
-    if not place.exists():
+    if not os.path.exists(place):  # also of what no path can be
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: there is no such file in {path.parent}')

@@ -3,7 +3,6 @@
 Format: https://huggingface.co/docs/safetensors. MLX folders are such folders, with a "quantization" in their config.json.
 """
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -12,10 +11,8 @@ from typing import Any
 import msgspec
 
 from src.catalog.facts import BrokenModel, Facts, capabilities, kv_bytes
+from src.hf_folder import TOOL_USE, chat_template, read_json
 
-MAX_CONFIG_BYTES = 4 * 2**20
-MAX_FILE_BYTES = 16 * 2**20  # of a tokenizer's config or an index
-MAX_ELEMENTS = 2**20  # of any of these: each takes some hundred bytes of memory
 MAX_HEADER_BYTES = 32 * 2**20  # the format allows three times as much; the largest files have some two million bytes
 MAX_DIMENSIONS = 8
 MAX_LENGTHS = 64  # that embeddings may be cut to
@@ -32,11 +29,14 @@ class _Header(msgspec.Struct):
 
 
 def facts(folder: Path, weights: list[Path]) -> tuple[str, Facts]:
-    """(format, facts): format is mlx where only MLX can read the weights, else safetensors. Raises BrokenModel, OSError."""
-    config = _json(folder / "config.json")
+    """(format, facts): format is mlx where only MLX can read the weights, else safetensors.
+
+    Raises BrokenModel, ModelLoadFailed, OSError.
+    """
+    config = read_json(folder / "config.json")
     text = config.get("text_config")
     text = {**config, **text} if isinstance(text, dict) else config  # a model of text and pictures has the former in a part
-    _see_that_complete(folder, weights)
+    _check_complete(folder, weights)
     elements: Counter[str] = Counter()
     for path in weights:
         elements += _elements(path)
@@ -52,10 +52,11 @@ def facts(folder: Path, weights: list[Path]) -> tuple[str, Facts]:
         quantisation=_quantisation(config, elements, mlx_bits),
         context_length=_number(text, "max_position_embeddings") or None,
         capabilities=capabilities(
-            _template(folder),
+            chat_template(folder),
             embeddings=(folder / "1_Pooling").is_dir() or not any("For" in str(name) for name in names if name)
             if isinstance(names, list)
             else False,
+            tool_template=chat_template(folder, TOOL_USE),
         ),
         matryoshka=_matryoshka(config),
         weight_bytes=sum(path.stat().st_size for path in weights),
@@ -66,16 +67,14 @@ def facts(folder: Path, weights: list[Path]) -> tuple[str, Facts]:
     )
 
 
-def _see_that_complete(folder: Path, weights: list[Path]) -> None:
+def _check_complete(folder: Path, weights: list[Path]) -> None:
     """Raises BrokenModel where the index names a file that is not there."""
     if not (folder / INDEX).is_file():
         return
-    places = _json(folder / INDEX, MAX_FILE_BYTES).get("weight_map")
+    places = read_json(folder / INDEX).get("weight_map")
     wanted = {str(name) for name in places.values()} if isinstance(places, dict) else set()
     if missing := sorted(wanted - {path.name for path in weights}):
-        raise BrokenModel(
-            f"it is not complete: {_word(missing[0])} is missing ({len(wanted) - len(missing)} of {len(wanted)} files are there)"
-        )
+        raise BrokenModel(f"it is incomplete: {_word(missing[0])} is missing ({len(wanted) - len(missing)} of {len(wanted)} files present)")
 
 
 def _elements(path: Path) -> Counter[str]:
@@ -84,16 +83,16 @@ def _elements(path: Path) -> Counter[str]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise BrokenModel(f"{path.name} is no safetensors file, or is cut short")
+            raise BrokenModel(f"{path.name} is not a safetensors file, or is cut short")
         try:
             header = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
             header.pop("__metadata__", None)
             tensors = [msgspec.json.decode(raw, type=_Header) for raw in header.values()]
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise BrokenModel(f"{path.name} has a header that is none: {str(error)[:100]}") from error
+            raise BrokenModel(f"{path.name} has an invalid header: {str(error)[:100]}") from error
     needed = 8 + length + max((tensor.data_offsets[1] for tensor in tensors), default=0)
     if size < needed:
-        raise BrokenModel(f"{path.name} is cut short: {size:,} of {needed:,} bytes are there")
+        raise BrokenModel(f"{path.name} is cut short: {size:,} of {needed:,} bytes present")
     found: Counter[str] = Counter()
     for tensor in tensors:
         found[tensor.dtype] += _count(tensor, path.name)
@@ -104,11 +103,11 @@ def _count(tensor: _Header, name: str) -> int:
     """The numbers a tensor holds. Raises BrokenModel where its shape does not fit the bytes it has."""
     begin, end = tensor.data_offsets
     if len(tensor.shape) > MAX_DIMENSIONS or min(tensor.shape, default=0) < 0 or not 0 <= begin <= end:
-        raise BrokenModel(f"{name} has a header that makes no sense: a tensor of shape {str(tensor.shape)[:60]} at {begin} to {end}")
+        raise BrokenModel(f"{name} has an invalid header: a tensor of shape {str(tensor.shape)[:60]} at {begin} to {end}")
     count = math.prod(tensor.shape)
     bits = _BITS.get(tensor.dtype)
     if bits and -(-count * bits // 8) != end - begin:
-        raise BrokenModel(f"{name} has a header that makes no sense: {count:,} numbers of {tensor.dtype} in {end - begin:,} bytes")
+        raise BrokenModel(f"{name} has an invalid header: {count:,} numbers of {tensor.dtype} in {end - begin:,} bytes")
     return min(count, 8 * (end - begin))  # of a type that is not known here
 
 
@@ -138,38 +137,6 @@ def _matryoshka(config: dict[str, Any]) -> tuple[int, ...] | None:
     ):
         return tuple(sorted(lengths))
     return () if config.get("is_matryoshka") is True else None
-
-
-def _template(folder: Path) -> str | None:
-    """Where models of the last years keep it, then where older ones do."""
-    beside = folder / "chat_template.jinja"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8", errors="replace") if beside.stat().st_size <= MAX_CONFIG_BYTES else None
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found = _json(folder / name, MAX_FILE_BYTES).get("chat_template")
-            if isinstance(found, list):  # several, by name: the default one counts
-                found = next((item.get("template") for item in found if isinstance(item, dict) and item.get("name") == "default"), None)
-            if isinstance(found, str):
-                return found
-    return None
-
-
-def _json(path: Path, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > most:
-            raise BrokenModel(f"its {path.name} is larger than such a file ever is")
-        data = path.read_bytes()
-        if sum(map(data.count, (b"[", b"{", b","))) > MAX_ELEMENTS:
-            raise BrokenModel(f"its {path.name} holds more than such a file ever does")
-        content = json.loads(data)  # not msgspec: configs hold Infinity and NaN
-    except FileNotFoundError as error:
-        raise BrokenModel(f"its {path.name} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise BrokenModel(f"its {path.name} is not JSON: {str(error)[:100]}") from error
-    if not isinstance(content, dict):
-        raise BrokenModel(f"its {path.name} is not a JSON object")
-    return content
 
 
 def _number(config: dict[str, Any], key: str, default: int = 0) -> int:

@@ -20,13 +20,16 @@ import msgspec
 from src.catalog import gguf, safetensors
 from src.catalog.facts import BrokenModel, Facts, NotAModel
 from src.catalog.folders import Folder, WeightFile, repository, walk
+from src.catalog.makers import FILE, makers_sampling
 from src.catalog.options import NONE, ModelOptions
+from src.catalog.stamps import Stamps
+from src.errors import ModelLoadFailed
 
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
 # What a reader may meet in a file that it was not written for.
-LIES = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,12 @@ class Catalog:
     def __init__(self, models_dir: Path) -> None:
         self._root = models_dir
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
+        self._stamps = Stamps()
+
+    @property
+    def current(self) -> bool:
+        """Whether a scan would find what the last one found, by a stat of all it looked at. False before the first."""
+        return self._stamps.current
 
     def scan(self) -> dict[str, ModelEntry]:
         """The models by name, in the order of their names. {} where the folder is missing or unreadable.
@@ -87,7 +96,8 @@ class Catalog:
         """Models that lie below the same top folder; a file directly in the models folder is a group of its own."""
         groups: dict[tuple[str, ...], list[ModelEntry]] = {}
         known, self._read = self._read, {}
-        for folder in walk(self._root):
+        self._stamps = Stamps()
+        for folder in walk(self._root, self._stamps):
             for found in _models(folder, is_root=folder.path == self._root):
                 version = _version(found)
                 contents = self._read[version] = known[version] if version in known else _open(found)
@@ -126,7 +136,8 @@ def _entry(found: _Found, version: str, contents: _Contents) -> ModelEntry:
 def _version(found: _Found) -> str:
     """Names, sizes and times of all that belongs to a model, in short."""
     digest = hashlib.sha256(f"{found.path}\n{found.problem}".encode())
-    for file in [*found.weights, *(found.folder.configs if found.format != "gguf" else ())]:
+    configs = [file for file in found.folder.configs if found.format != "gguf" or file.path.name == FILE]
+    for file in [*found.weights, *configs]:
         digest.update(f"\n{file.path.name} {file.size} {file.modified_ns} {file.inode}".encode())
     return digest.hexdigest()[:12]
 
@@ -138,17 +149,18 @@ def _open(found: _Found) -> _Contents | None:
     weights = [weight.path for weight in found.weights]
     try:
         if found.format == "gguf":
-            facts = gguf.facts([gguf.read_header(path) for path in weights], sum(weight.size for weight in found.weights))
-            return _Contents("gguf", facts, None)
-        return _Contents(*safetensors.facts(found.path, weights), None)
+            kind, facts = "gguf", gguf.facts([gguf.read_header(path) for path in weights], sum(weight.size for weight in found.weights))
+        else:
+            kind, facts = safetensors.facts(found.path, weights)
+        return _Contents(kind, msgspec.structs.replace(facts, sampling=makers_sampling(found.folder.path)), None)
     except NotAModel:
         return None
-    except BrokenModel as error:
+    except (BrokenModel, ModelLoadFailed) as error:
         return _Contents(found.format, Facts(), str(error))
     except OSError as error:
         return _Contents(found.format, Facts(), f"it cannot be read: {error.strerror}")
-    except LIES as error:  # one file must not hide all the others
-        return _Contents(found.format, Facts(), f"its header makes no sense ({type(error).__name__})")
+    except MALFORMED as error:  # one file must not hide all the others
+        return _Contents(found.format, Facts(), f"its header is invalid ({type(error).__name__})")
 
 
 def _models(folder: Folder, *, is_root: bool) -> Iterator[_Found]:
@@ -161,7 +173,7 @@ def _models(folder: Folder, *, is_root: bool) -> Iterator[_Found]:
         yield _Found(folder.name, folder, folder.path, "safetensors", tensors, next(iter(problems), None))
     for file in folder.partial:
         stem = file.path.name.split(".gguf")[0].split(".safetensors")[0]
-        problem = f"its download is not complete: {file.path.name} is a part of a file"
+        problem = f"its download is incomplete: {file.path.name} is a partial file"
         if not any(stem == name for name, _, _ in _sets(folder.weights)):  # else a newer version of that one is on its way
             yield _Found(stem, folder, file.path, "gguf" if ".gguf" in file.path.name else "safetensors", [file], problem)
 
@@ -183,4 +195,4 @@ def _what_is_missing(parts: list[WeightFile], count: int | None) -> str | None:
         return None
     there = {int(part["number"]) for file in parts if (part := _PART.fullmatch(file.path.stem))}
     missing = [number for number in range(1, count + 1) if number not in there] if count <= 10_000 else [count]
-    return f"part {missing[0]} of {count} is missing ({count - len(missing)} are there)" if missing else None
+    return f"part {missing[0]} of {count} is missing ({count - len(missing)} present)" if missing else None

@@ -3,6 +3,9 @@
 import sys
 
 from src.download.command import main
+from src.download.reason import keep_log
 from src.settings import Settings
 
-sys.exit(main(Settings.load().models_path))
+settings = Settings.load()
+keep_log(settings.log_path)
+sys.exit(main(settings.models_path))

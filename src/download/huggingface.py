@@ -3,12 +3,15 @@
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.download.source import DownloadError, Listing, RemoteFile, Source, wrong
+from src.download.errors import DownloadError
+from src.download.reference import Reference
+from src.download.source import Listing, RemoteFile, Source, wrong
 
 FILES_AT_A_TIME = 4
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -17,16 +20,17 @@ os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
 
 class HuggingFace(Source):
     name = "huggingface"
-    revision = "main"
 
-    def list(self, repo: str, revision: str) -> Listing:
-        from huggingface_hub import HfApi
+    def list(self, reference: Reference) -> Listing:
+        from huggingface_hub import HfApi, constants
         from huggingface_hub.hf_api import RepoFile
 
+        repo, revision = reference.repo, reference.revision
         with _explained(repo, revision):
             api = HfApi()
-            commit = api.model_info(repo, revision=revision).sha
-            assert commit
+            commit = api.model_info(repo, revision=revision).sha or ""
+            if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
+                raise DownloadError(f"{repo} has the commit {commit[:100]!r} on {constants.ENDPOINT}, which is none")
             tree = [file for file in api.list_repo_tree(repo, recursive=True, revision=commit) if isinstance(file, RepoFile)]
         files = [
             RemoteFile(

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.download.source import DownloadError, Listing, RemoteFile, Source
+from src.download.errors import DownloadError
+from src.download.reason import english
+from src.download.reference import Reference
+from src.download.source import Listing, RemoteFile, Source
 
 
 class ModelScope(Source):
     name = "modelscope"
-    revision = "master"
 
-    def list(self, repo: str, revision: str) -> Listing:
+    def list(self, reference: Reference) -> Listing:
         from modelscope_hub import HubApi
 
+        repo, revision = reference.repo, reference.revision
         with _explained(repo, revision):
             found = HubApi(endpoint=HubApi().resolve_endpoint_for_read(repo)).list_repo_files(repo, "model", revision=revision)
         files = [RemoteFile(file.path, file.size, f"sha256:{file.sha256}" if file.sha256 else None) for file in found if not file.is_dir]
@@ -51,12 +54,10 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         raise DownloadError(f"{repo} is not open to all: set MODELSCOPE_API_TOKEN") from error
     except errors.FileDownloadError as error:
         name, reason = next(iter(error.failed_files.items()))
-        raise DownloadError(f"{name} of {repo} could not be downloaded: {_short(reason)}. Run it again: it goes on where it was") from error
+        raise DownloadError(
+            f"{name} of {repo} could not be downloaded: {english(reason)}. Run it again: it goes on where it was"
+        ) from error
     except (errors.HubError, RequestException, OSError) as error:
         raise DownloadError(
-            f"{repo} could not be downloaded from ModelScope: {_short(error)}. Run it again: it goes on where it was"
+            f"{repo} could not be downloaded from ModelScope: {english(error)}. Run it again: it goes on where it was"
         ) from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:300].rstrip(".")

@@ -4,18 +4,19 @@ import fnmatch
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from src.download.errors import DownloadError
+from src.download.reference import Reference, parse_path
+
 CHUNK = 2**20
-# The same weights in other forms, and code, which is never run from a models folder.
-UNWANTED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.py", "onnx/*", "openvino/*", "coreml/*", "original/*")
-
-
-class DownloadError(Exception):
-    """One line: what happened, why, and what to do."""
+# What a model here is made of. Nothing else comes, whatever `include` says: no code, nothing that a build reads, no pickles.
+SUFFIXES = (".gguf", ".safetensors", ".json", ".txt", ".model", ".model.v3", ".tiktoken", ".bpe", ".jinja", ".md")
+LEGAL = ("copying", "license", "notice", "readme", "use_policy")  # files without a suffix
+UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "original/*")  # the same model in other forms
 
 
 class RemoteFile(msgspec.Struct, frozen=True):
@@ -38,30 +39,45 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 class Source(ABC):
     name: str
-    revision: str  # where none is asked for
 
     @abstractmethod
-    def list(self, repo: str, revision: str) -> Listing:
+    def list(self, reference: Reference) -> Listing:
         """All files there are. Raises DownloadError."""
 
     @abstractmethod
     def fetch(self, listing: Listing, folder: Path) -> None:
-        """Get the files of a listing into a folder; what is there already, whole or in part, is gone on from. Raises DownloadError."""
+        """Get the files of a listing into `place`; what is there already, whole or in part, is gone on from. Raises DownloadError."""
+
+    def choose(self, listing: Listing, include: Sequence[str]) -> Listing:
+        """Those files of a listing that are wanted. Raises DownloadError."""
+        return select(listing, include)
+
+    def place(self, folder: Path) -> Path:
+        """Where a listing's files lie once they were fetched."""
+        return folder
+
+    def unpack(self, listing: Listing, folder: Path, has_room: Callable[[int], None]) -> set[Path]:
+        """Make the model of what was fetched; its files. `has_room` raises DownloadError where so many bytes more do not fit."""
+        return {folder / file.path for file in listing.files}
 
 
 def select(listing: Listing, include: Sequence[str]) -> Listing:
     """The files that match one of the patterns; without patterns, those that make up a model. Raises DownloadError."""
     for file in listing.files:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts or not file.path.isprintable() or "\\" in file.path:
-            raise DownloadError(f"{listing.repo} has a file with the path {file.path[:100]!r}, which no model has: nothing was downloaded")
+        _check(listing, file)
+    served = [file for file in listing.files if is_served(file.path)]
     if include:
-        files = [file for file in listing.files if any(fnmatch.fnmatch(file.path, pattern) for pattern in include)]
+        files = [file for file in served if any(fnmatch.fnmatch(file.path, pattern) for pattern in include)]
         if not any(is_weight(file.path) for file in files):
             raise DownloadError(f"no weights of {listing.repo} match {' '.join(include)}: it has {_names(listing.files)}")
+        for pattern in include:
+            matches = fnmatch.filter([file.path for file in listing.files], pattern)
+            if matches and not any(is_served(path) for path in matches):
+                raise DownloadError(
+                    f"include must not be {pattern}, which matches only files that are never downloaded: {', '.join(matches[:5])}"
+                )
     else:
-        files = [file for file in listing.files if not any(fnmatch.fnmatch(file.path, pattern) for pattern in UNWANTED)]
-        files = [file for file in files if not any(part.startswith(".") for part in PurePosixPath(file.path).parts)]
+        files = [file for file in served if not any(fnmatch.fnmatch(file.path, pattern) for pattern in UNWANTED)]
         if not any(is_weight(file.path) for file in files):
             raise DownloadError(f"{listing.repo} has no weights as GGUF or safetensors: it has {_names(listing.files)}")
         variants = sorted(
@@ -70,6 +86,22 @@ def select(listing: Listing, include: Sequence[str]) -> Listing:
         if len(variants) > 1:
             raise DownloadError(f"{listing.repo} has {len(variants)} models in one: choose with --include, of {', '.join(variants[:40])}")
     return msgspec.structs.replace(listing, files=files)
+
+
+def _check(listing: Listing, file: RemoteFile) -> None:
+    """A hub's own words. Raises DownloadError."""
+    try:
+        parse_path(file.path)
+    except ValueError as error:
+        raise DownloadError(f"{listing.repo} has a file with the path {file.path[:100]!r}, {error}: nothing was downloaded") from None
+    if not isinstance(file.size, int) or file.size < 0:
+        raise DownloadError(f"{listing.repo} has {file.path[:100]} with a size of {file.size!r}, which no file has: nothing was downloaded")
+
+
+def is_served(path: str) -> bool:
+    """Whether a file may be a part of a model here: by its suffix, and nothing hidden, as the server's own files are."""
+    parts = PurePosixPath(path.lower()).parts
+    return not any(part.startswith(".") for part in parts) and (parts[-1].endswith(SUFFIXES) or parts[-1] in LEGAL)
 
 
 def is_weight(path: str) -> bool:

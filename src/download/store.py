@@ -9,13 +9,16 @@ NAME/.source.json      where a model came from: a Listing, with the patterns tha
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from src.download.source import DownloadError, Listing
+from src.download.errors import DownloadError, InvalidReference
+from src.download.reference import Reference, parse_path
+from src.download.source import Listing
 
 DOWNLOADS, PREVIOUS, RECORD = ".downloads", ".previous", ".source.json"
 
@@ -23,6 +26,18 @@ DOWNLOADS, PREVIOUS, RECORD = ".downloads", ".previous", ".source.json"
 class Record(msgspec.Struct, frozen=True):
     listing: Listing
     include: list[str]
+
+    def reference(self, name: str) -> Reference:
+        """What it says, parsed anew: the file may be a repository's own. Raises InvalidReference."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!_-]{0,99}", self.listing.commit):
+            raise InvalidReference("commit", "must be a commit or a version")
+        for file in self.listing.files:
+            try:
+                parse_path(file.path)
+            except ValueError as error:
+                raise InvalidReference("files", f"must not have a path {error}") from None
+        listing = self.listing
+        return Reference.parse(listing.repo, listing.source, name=name, revision=listing.revision, include=self.include)
 
 
 class Store:
@@ -75,6 +90,11 @@ class Store:
                 f"{name} needs {size / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free in {self.root}: make room, then run it again"
             )
 
+    def is_free(self, name: str) -> None:
+        """Raises DownloadError where something of this name lies in the models folder: it is the operator's, or another model."""
+        if os.path.lexists(self.place(name)):
+            raise DownloadError(f"{self.place(name)} is there already and came from elsewhere: choose another --name, or remove it")
+
     def complete(self, name: str, listing: Listing, include: Sequence[str]) -> Path:
         """Make a staged model ready to be installed: nothing of the clients' own is left in it, and its origin is noted."""
         staging = self.staging(name)
@@ -88,12 +108,19 @@ class Store:
         return staging
 
     def install(self, name: str) -> None:
-        """Put a staged model into its place in one step; the one that was there becomes the previous one."""
+        """Put a staged model into its place in one step. Raises DownloadError where something came there meanwhile."""
+        self.is_free(name)
+        self.staging(name).rename(self.place(name))
+
+    def replace(self, name: str) -> None:
+        """Put a staged model in the place of an earlier version, which becomes the previous one. Raises DownloadError where what is
+        there is no download."""
         place, previous = self.place(name), self.previous(name)
-        if place.exists():
-            previous.parent.mkdir(exist_ok=True)
-            shutil.rmtree(previous, ignore_errors=True)
-            place.rename(previous)
+        if self.record(name) is None:
+            raise DownloadError(f"{place} is no download any more: it was not replaced")
+        previous.parent.mkdir(exist_ok=True)
+        shutil.rmtree(previous, ignore_errors=True)
+        place.rename(previous)
         self.staging(name).rename(place)
 
     def recover(self, name: str) -> None:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import msgspec
 
+from src.download.errors import DownloadError
 from src.download.fetch import SOURCES, stage
-from src.download.source import DownloadError, Listing, select
+from src.download.reference import Reference
+from src.download.source import Listing
 from src.download.store import Record, Store
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What an update of one model would do."""
 
-    name: str
+    reference: Reference
     record: Record
     new: Listing
     added: list[str]
@@ -24,20 +26,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         parts = [f"{sign}{path}" for sign, paths in (("+", self.added), ("-", self.removed), ("~", self.changed)) for path in paths]
         size = sum(file.size for file in self.new.files if file.path in {*self.added, *self.changed})
         files = f": {' '.join(parts[:12])}{' …' if len(parts) > 12 else ''} ({size / 1e6:,.1f} MB)" if parts else ""
-        return f"{self.name}: {self.record.listing.commit[:12]} -> {self.new.commit[:12]}{files}"
+        return f"{self.reference.name}: {self.record.listing.commit[:12]} -> {self.new.commit[:12]}{files}"
 
 
 def find_change(name: str, record: Record) -> Change | None:
     """None where the source has what is here. Raises DownloadError."""
-    old = record.listing
-    new = SOURCES[old.source].list(old.repo, old.revision)
-    if old.source != "pypi":
-        new = select(new, record.include)
-    before, after = ({file.path: (file.size, file.digest) for file in listing.files} for listing in (old, new))
+    reference = record.reference(name)
+    source = SOURCES[reference.source]
+    new = source.choose(source.list(reference), reference.include)
+    before, after = ({file.path: (file.size, file.digest) for file in listing.files} for listing in (record.listing, new))
     if before == after:
         return None
     return Change(
-        name=name,
+        reference=reference,
         record=record,
         new=new,
         added=sorted(after.keys() - before.keys()),
@@ -51,13 +52,13 @@ def update(store: Store, change: Change, try_out: Callable[[Path], None]) -> Non
 
     `try_out` raises DownloadError where the new version's folder does not load: then nothing has changed.
     """
-    old = change.record.listing
-    with store.lock(change.name):
-        store.recover(change.name)
+    name = change.reference.name
+    with store.lock(name):
+        store.recover(name)
         _link_what_stays(store, change)
-        stage(store, SOURCES[old.source], old.repo, change.name, old.revision, change.record.include)
-        try_out(store.staging(change.name))
-        store.install(change.name)
+        stage(store, change.reference)
+        try_out(store.staging(name))
+        store.replace(name)
 
 
 def roll_back(store: Store, name: str) -> None:
@@ -70,8 +71,9 @@ def roll_back(store: Store, name: str) -> None:
 def _link_what_stays(store: Store, change: Change) -> None:
     """Files that are the same in both versions need not come again: the clients find them there, and replace, never rewrite, files."""
     before = {file.path: file for file in change.record.listing.files}
+    place, staging = store.place(change.reference.name), store.staging(change.reference.name)
     for file in change.new.files:
-        source, target = store.place(change.name) / file.path, store.staging(change.name) / file.path
+        source, target = place / file.path, staging / file.path
         if before.get(file.path) == file and source.is_file() and not target.exists():
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,27 +1,36 @@
-"""The registry: which engines this machine can run, and which one a model format gets. Imports no engine until one is loaded."""
+"""The registry: which engines this machine can run, and which one a model format gets. No engine's library is imported until
+a model is loaded."""
 
-import importlib
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from src.engines.base import Engine, EngineOptions
+from src.engines import echo, llamacpp, mlx, vllm
+from src.engines.base import Engine, EngineOptions, Feature, Footprint
 from src.errors import ModelLoadFailed
 
 
 class EngineKind(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine as the registry knows it: `module` offers `load`, `package` is what has to be installed for it."""
+    """An engine as the registry knows it: what the manager asks instead of its name. `package` is what must be installed for it."""
 
-    module: str
+    load: Callable[[Any], Engine]  # takes `options`; raises ModelLoadFailed
+    options: type[EngineOptions]
+    features: frozenset[Feature]  # of the engine; a model may have fewer
     package: str | None
     formats: frozenset[str]
-    prefers: Callable[[], bool]  # is this machine one that auto should choose it on?
+    prefers: Callable[[], bool]  # whether auto should choose it on this machine
+    device: Callable[[], str]  # cpu, mps, cuda: what it computes on with DEVICE_TYPE=auto, by what is installed
     install: str = ""
-    embeds: bool = True  # whether it makes embeddings with models that were not trained for them
+    has_models: bool = True  # False: it makes one up, and reads no files
+    default_context: int | None = None  # tokens, where CONTEXT_LENGTH is open; None: the planner's own default
+    manages_memory_of: frozenset[str] = frozenset()  # kinds of memory of which it takes a share and admits what has room there
+    places_threads: bool = False  # it binds its threads to cores itself
+    footprint: Callable[[Mapping[str, Any]], Footprint] = lambda fields: Footprint()  # by the fields of its options
 
 
 def _apple_silicon() -> bool:
@@ -33,39 +42,65 @@ def _cuda() -> bool:
     return Path("/proc/driver/nvidia/version").exists()
 
 
+def _device(*, cuda: bool) -> str:
+    """`cuda`: whether the engine's installed library was built for it."""
+    if sys.platform == "darwin":
+        return "mps"
+    return "cuda" if cuda and _cuda() else "cpu"
+
+
 # In order of preference, where more than one can run a format.
 ENGINES = {
     "mlx": EngineKind(
-        module="src.engines.mlx",
+        load=mlx.load,
+        options=mlx.MLXOptions,
+        features=frozenset({"generation", "mean_embeddings"}),
         package="mlx_lm",
         formats=frozenset({"safetensors", "mlx"}),
         prefers=_apple_silicon,
+        device=lambda: _device(cuda=False),
         install="pip install mlx-lm (on Linux also 'mlx[cpu]')",
     ),
     "vllm": EngineKind(
-        module="src.engines.vllm",
+        load=vllm.load,
+        options=vllm.VLLMOptions,
+        features=frozenset({"generation", "embeddings", "lora", "adapters", "speculation"}),
         package="vllm",
         formats=frozenset({"safetensors"}),
         prefers=_cuda,
-        embeds=False,
+        device=lambda: _device(cuda=True),
         install="pip install vllm",
+        manages_memory_of=frozenset({"cuda"}),
+        places_threads=True,
+        footprint=vllm.footprint,
     ),
     "llama_cpp": EngineKind(
-        module="src.engines.llamacpp",
+        load=llamacpp.load,
+        options=llamacpp.LlamaCppOptions,
+        features=frozenset({"generation", "embeddings", "mean_embeddings", "lora", "kv_quantised"}),
         package="llama_cpp",
         formats=frozenset({"gguf"}),
         prefers=lambda: True,
+        device=lambda: _device(cuda=llamacpp.built_for_cuda()),
         install="pip install llama-cpp-python",
     ),
-    "echo": EngineKind(module="src.engines.echo", package=None, formats=frozenset({"echo"}), prefers=lambda: True),
+    "echo": EngineKind(
+        load=echo.load,
+        options=echo.EchoOptions,
+        features=frozenset({"generation", "mean_embeddings"}),
+        package=None,
+        formats=frozenset({"echo"}),
+        prefers=lambda: True,
+        device=lambda: "cpu",
+        has_models=False,
+        default_context=8192,
+    ),
 }
 
 
 def why_not(engine: str) -> str | None:
     """None where the engine can run here, else the reason, with what to do about it."""
     kind = ENGINES[engine]
-    if find_spec(kind.module) is None:
-        return "this version of the service has no such engine yet"
     if kind.package and find_spec(kind.package) is None:
         return f"the package {kind.package} is not installed: {kind.install}"
     return None
@@ -79,7 +114,7 @@ def detect() -> dict[str, str | None]:
 def reasons(model_format: str) -> dict[str, str | None]:
     """Every engine for models with None where it can run one of this format here, else why it cannot."""
     able = [name for name, kind in ENGINES.items() if model_format in kind.formats]
-    names = [name for name in ENGINES if name != "echo" or name in able]
+    names = [name for name, kind in ENGINES.items() if kind.has_models or name in able]
     return {name: why_not(name) if name in able else f"it does not read the format {model_format}" for name in names}
 
 
@@ -100,16 +135,25 @@ def choose(wanted: str, model_format: str, asked: str | None = None) -> str:
     for name in able:
         if missing[name] is None and ENGINES[name].prefers():
             return name
-    told = "; ".join(
+    why = "; ".join(
         f"{name}: {reason or f'not chosen on this machine by itself, set INFERENCE_ENGINE={name}'}" for name, reason in missing.items()
     )
-    raise ModelLoadFailed(f"No engine here can run a model in the format {model_format}. {told}.")
+    raise ModelLoadFailed(f"No engine here can run a model in the format {model_format}. {why}.")
+
+
+def with_feature(feature: Feature) -> list[str]:
+    """The engines that have it."""
+    return [name for name, kind in ENGINES.items() if feature in kind.features]
+
+
+def engine_options(engine: str, fields: Mapping[str, Any]) -> EngineOptions:
+    """An engine's own options from fields that are meant for any engine: those that it does not have are left out."""
+    return msgspec.convert(fields, ENGINES[engine].options)
 
 
 def load_engine(engine: str, options: EngineOptions) -> Engine:
-    """Load a model into an engine. Raises ModelLoadFailed."""
-    loaded: Engine = importlib.import_module(ENGINES[engine].module).load(options)
-    return loaded
+    """Load a model into an engine. `options` is of the engine's own type. Raises ModelLoadFailed."""
+    return ENGINES[engine].load(options)
 
 
 def version(engine: str) -> str:

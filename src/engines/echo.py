@@ -1,5 +1,6 @@
 """No model: replays the prompt, a token a step. For tests, and for measuring everything that is not an engine."""
 
+import math
 import os
 import signal
 import threading
@@ -8,11 +9,18 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 
 from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
-from src.engines.queue import JobQueue
+from src.engines.finite import check_row
+from src.engines.job_queue import JobQueue
 from src.errors import EngineError
 
 END_TOKEN = 256  # the byte tokenizer's end token
 SURE = 50.0  # the due token's logit
+
+
+class EchoOptions(EngineOptions, frozen=True, kw_only=True):
+    max_sequences: int
+    step_delay: float = 0.0  # seconds a step takes
+    fault: str = ""  # crash, kill, stall or nan, and the text on which
 
 
 class EchoEngine(Engine):
@@ -22,22 +30,23 @@ class EchoEngine(Engine):
     and logprobs are those of a model that is sure: the due token's logit is 50, all others' are 0.
     """
 
+    features = frozenset({"generation", "embeddings"})
     device = "cpu"
+    vocab_size = 2**31 - 1  # it can replay any token
     embedding_length = 64
 
-    def __init__(self, options: EngineOptions) -> None:
-        self.context_length = options.context_length or 8192
-        self._slots = options.max_sequences or 20
+    def __init__(self, options: EchoOptions) -> None:
+        self.context_length = options.context_length
+        self._slots = options.max_sequences
         self._delay = options.step_delay
         self._fault, _, text = options.fault.partition(" ")
         self._fault_tokens = list(text.encode())
-        self._queue = JobQueue()
+        self._queue = JobQueue(self._slots)
         self._running: dict[int, tuple[Job, int]] = {}  # id: the job and how many tokens it has drawn
         self._generated = self._prefix_asked = 0
 
     def add(self, job: Job) -> None:
-        if not job.tokens or len(job.tokens) >= self.context_length:
-            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
+        self._assert_fits(job)
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
@@ -55,19 +64,21 @@ class EchoEngine(Engine):
     def _advance(self, job: Job, drawn: int) -> Step:
         # What a resumed job has drawn before counts on in the replay.
         at = len(job.tokens) - job.prompt_tokens + drawn
+        numbers = SURE
         if self._fault and job.tokens[at : at + len(self._fault_tokens)] == self._fault_tokens and at < job.prompt_tokens:
-            self._fail()
+            numbers = self._fail()
         sampling = job.sampling
         ended = at >= max(job.prompt_tokens, sampling.min_tokens) and not sampling.ignore_eos
         due = END_TOKEN if ended else job.tokens[at % job.prompt_tokens]
         token = _likeliest(due, sampling.logit_bias)
-        if job.grammar:
-            try:
+        try:
+            check_row(numbers)
+            if job.grammar:
                 token = _nearest(token, job.grammar.allowed())
                 job.grammar.accept(token)
-            except EngineError as error:
-                del self._running[job.id]
-                return Step(job_id=job.id, cached_tokens=None if drawn else 0, error=error)
+        except EngineError as error:
+            del self._running[job.id]
+            return Step(job_id=job.id, cached_tokens=None if drawn else 0, error=error)
         drawn += 1
         self._generated += 1
         may_end = at >= sampling.min_tokens
@@ -87,21 +98,22 @@ class EchoEngine(Engine):
             time.sleep(self._delay)
             yield None
             counts = Counter(token % self.embedding_length for token in tokens)
-            yield [float(counts[place]) for place in range(self.embedding_length)]
+            broken = self._fault == "nan" and bytes(self._fault_tokens) in bytes(token % 256 for token in tokens)
+            yield [math.nan if broken else float(counts[place]) for place in range(self.embedding_length)]
 
-    def _fail(self) -> None:
-        """As native code does."""
-        if self._fault == "stall":
-            threading.Event().wait()
-        os.kill(os.getpid(), signal.SIGSEGV if self._fault == "crash" else signal.SIGKILL)
+    def _fail(self) -> float:
+        """As native code does. Returns a logit that is no number."""
+        if self._fault == "nan":
+            return math.nan
+        if self._fault != "stall":
+            os.kill(os.getpid(), signal.SIGSEGV if self._fault == "crash" else signal.SIGKILL)
+        threading.Event().wait()  # for ever, or until the signal is delivered
+        raise AssertionError
 
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._queue),
-            longest_wait=self._queue.longest_wait(),
-            admitted=self._queue.admitted,
-            waited_seconds=self._queue.waited_seconds,
+            **self._queue.stats(),
             slots=self._slots,
             kv_used=sum(len(job.tokens) + drawn for job, drawn in self._running.values()),
             kv_total=self._slots * self.context_length,
@@ -135,5 +147,5 @@ def _nearest(wanted: int, allowed: bytes) -> int:
     raise EngineError("The grammar allows no token at all.")
 
 
-def load(options: EngineOptions) -> Engine:
+def load(options: EchoOptions) -> Engine:
     return EchoEngine(options)

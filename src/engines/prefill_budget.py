@@ -5,6 +5,7 @@ import math
 MIN_TOKENS = 8  # a prompt has to get on, whatever the target
 FIRST_TOKENS = 32  # before anything was measured
 WEIGHT = 0.2  # of the newest step in the running averages
+ALONE, ALONE_TOKENS = 1.0, 128  # seconds of a step where nobody decodes, for somebody may come; but no fewer tokens
 MARGIN = 0.9  # of the target is planned with: two steps alike differ by so much
 
 
@@ -17,18 +18,22 @@ class PrefillBudget:
         self._decode_seconds: float | None = None  # a step without prompt tokens
         self._token = _TokenCost()
 
-    def tokens(self, decoding: int, position: int = 0) -> int:
+    def tokens(self, decoding: int, position: int = 0, seconds: float | None = None) -> int:
         """Prompt tokens for the next step, beside `decoding` jobs that each draw one.
 
-        `position` is where the longest of the prompts goes on: each token attends to all before it.
+        `position` is where the longest of the prompts goes on: each token attends to all before it. `seconds`: that the step may take,
+        where that is not the target, and not ALONE where nobody decodes.
         """
         room = self._batch_tokens - decoding
-        if not decoding:
-            return room  # nobody waits
         if not self._token.is_known:
-            return min(room, FIRST_TOKENS)
-        left = MARGIN * self._target - (self._decode_seconds or 0.0)
-        return max(MIN_TOKENS, min(room, self._token.how_many(left, position)))
+            return min(room, FIRST_TOKENS) if decoding or seconds else room
+        least = MIN_TOKENS
+        if seconds is None and not decoding:
+            seconds, least = max(ALONE, self._target), min(room, ALONE_TOKENS)
+        elif seconds is None:
+            seconds = self._target
+        left = MARGIN * seconds - ((self._decode_seconds or 0.0) if decoding else 0.0)
+        return max(least, min(room, self._token.how_many(left, position)))
 
     def observe(self, decoding: int, prefilled: int, seconds: float, position: float = 0.0) -> None:
         """What the last step took. `position` is the mean one of its prompt tokens."""

@@ -9,13 +9,18 @@ from typing import Any
 import gevent
 from loguru import logger
 
+from src.gunicorn.crowd import Waiter, crowd
+
 HANDSHAKE_SECONDS = 10.0
 
 
 class _Bounded(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         try:
-            with gevent.Timeout(HANDSHAKE_SECONDS, TimeoutError):
+            network = crowd.enter(self.getpeername())
+            if network is None:
+                raise ConnectionRefusedError("its address has as many connections as MAX_CONNECTIONS_PER_ADDRESS allows")
+            with Waiter(network, ConnectionAbortedError), gevent.Timeout(HANDSHAKE_SECONDS, TimeoutError):
                 super().do_handshake()
         except OSError as error:  # ssl.SSLError is one
             logger.debug("A TLS handshake failed: {}", error)

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ DAY = 86_400
 async def keep_clean(settings: Settings) -> None:
     """Runs till it is cancelled."""
     while True:
+        await asyncio.to_thread(rundir.keep_fresh, settings.run_dir)
         removed = await asyncio.to_thread(lambda: list(clean(settings)))
         if removed:
             logs.app.info("Removed what was left behind: {}", ", ".join(removed))
@@ -33,7 +33,7 @@ def clean(settings: Settings) -> Iterator[str]:
     """Does it once. What was removed, but for logs."""
     logs.remove_old(settings.log_path, settings.log_retention_days)
     yield from _unfinished_downloads(settings.models_path / ".downloads", settings.temp_retention_days)
-    yield from _dead_run_dirs(Path(tempfile.gettempdir()), Path(settings.run_dir))
+    yield from _dead_run_dirs(Path(settings.run_dir))
 
 
 def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:
@@ -44,12 +44,10 @@ def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:
                 yield f"{path} (untouched for {days} days)"
 
 
-def _dead_run_dirs(folder: Path, own: Path) -> Iterator[str]:
+def _dead_run_dirs(own: Path) -> Iterator[str]:
     """A folder without a lock is no server's, or of one that starts."""
-    for path in sorted(folder.glob("inference-*/")):
-        with contextlib.suppress(OSError):
-            if path.is_symlink() or path == own or path.stat().st_uid != os.geteuid() or not (path / "lock").exists():
-                continue
+    for path in rundir.private_folders():
+        if path != own and (path / "lock").exists():
             rundir.remove_if_unclaimed(str(path))
             if not path.exists():
                 yield f"{path} (its server was killed)"

@@ -5,12 +5,13 @@ import contextlib
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 
-from src import logs
-from src.errors import DownloadFailed
+from src import ROOT, logs
+from src.download.errors import InvalidReference
+from src.download.reference import Reference
+from src.errors import DownloadFailed, InvalidValue
 from src.protocol import Download, DownloadProgress
 from src.settings import Settings
 
@@ -39,17 +40,18 @@ class Downloads:
         return list(self._state.values())
 
     async def follow(self, request: Download) -> AsyncIterator[DownloadProgress]:
-        """Start a download, or join one that runs for the same name; the last is `done`. Raises DownloadFailed.
+        """Start a download, or join one that runs for the same name; the last is `done`. Raises DownloadFailed, InvalidValue.
 
         It goes on when nobody follows it any more.
         """
-        name = request.name or request.repo.rsplit("/", 1)[-1]
+        reference = _parsed(request)
+        name = reference.name
         if name not in self._tasks or self._state[name].stage in ("done", "failed"):
             self._state.pop(name, None)
             for oldest in list(self._state)[: max(0, len(self._state) - KEPT + 1)]:
                 del self._state[oldest]
-            self._state[name] = DownloadProgress(name=name, repo=request.repo, source=request.source, stage="listing")
-            self._tasks[name] = asyncio.create_task(self._run(name, request))
+            self._state[name] = DownloadProgress(name=name, repo=reference.repo, source=reference.source, stage="listing")
+            self._tasks[name] = asyncio.create_task(self._run(reference))
         last = None
         while True:
             state = self._state[name]
@@ -70,15 +72,13 @@ class Downloads:
                 process.terminate()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, name: str, request: Download) -> None:
-        logs.models.info("Downloading {} from {} as {}", request.repo, request.source, name)
-        arguments = [request.repo, "--source", request.source, "--name", name, "--models-dir", str(self._settings.models_path)]
-        arguments += [f"--revision={request.revision}"] if request.revision else []
-        arguments += [f"--include={pattern}" for pattern in request.include]
+    async def _run(self, reference: Reference) -> None:
+        name = reference.name
+        logs.models.info("Downloading {} from {} as {}", reference.repo, reference.source, name)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "src.download", "--json", *arguments,
-                stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd=Path(__file__).parents[2],
+                sys.executable, "-m", "src.download", "--json", f"--models-dir={self._settings.models_path}", *_arguments(reference),
+                stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd=ROOT,
             )  # fmt: skip
             self._processes[name] = process
             assert process.stdout is not None
@@ -91,6 +91,7 @@ class Downloads:
             if self._state[name].stage not in ("done", "failed"):
                 await self._tell(name, _Line("failed", 0, 0, f"its process ended with status {status}; ask again, it goes on where it was"))
         except (OSError, msgspec.MsgspecError) as error:
+            logs.models.error("The download of {} failed: {}", name, error)
             await self._tell(name, _Line("failed", 0, 0, str(error)))
         finally:
             self._processes.pop(name, None)
@@ -103,3 +104,17 @@ class Downloads:
                 self._state[name], stage=line.stage, bytes_read=line.bytes_read, bytes_total=line.bytes_total, reason=line.reason
             )
             self._changed.notify_all()
+
+
+def _parsed(request: Download) -> Reference:
+    """Raises InvalidValue, which names the field."""
+    try:
+        return Reference.parse(request.repo, request.source, name=request.name, revision=request.revision, include=request.include)
+    except InvalidReference as error:
+        raise InvalidValue(f"{error}.", param=error.field) from error
+
+
+def _arguments(reference: Reference) -> list[str]:
+    """None of them can be read as another option."""
+    patterns = [f"--include={pattern}" for pattern in reference.include]
+    return [f"--source={reference.source}", f"--name={reference.name}", f"--revision={reference.revision}", *patterns, "--", reference.repo]

@@ -1,4 +1,4 @@
-"""Loads a model once, in a runner of its own and without a server, to see that it does. Keeps nothing."""
+"""Loads a model once, in a runner of its own and without a server, to see whether it loads."""
 
 import asyncio
 import tempfile
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from src.catalog import Catalog, ModelEntry
 from src.errors import ModelLoadFailed
+from src.manager.child import Attempt
 from src.manager.planning import Planner
-from src.manager.supervise import Attempt, Supervised
+from src.manager.runner_process import RunnerProcess
 from src.settings import Settings
 
 
-def try_out(folder: Path, settings: Settings) -> str | None:
+def check_load(folder: Path, settings: Settings) -> str | None:
     """Load what lies in a folder and let it answer a first prompt. None, or why this machine cannot try it at all.
 
     Raises ServiceError where it can, and the model does not load.
@@ -24,13 +25,14 @@ def try_out(folder: Path, settings: Settings) -> str | None:
         if why_not := planner.why_not(entry):
             return why_not
         engine = planner.engines(entry)[0]
-        plan = planner.plan(entry, engine, planner.available(engine, [], 0))
+        plan = planner.plan(entry, engine, planner.available(engine))
         asyncio.run(_load(entry, planner.attempt(entry, plan)))
     return None
 
 
 async def _load(entry: ModelEntry, attempt: Attempt) -> None:
-    model = Supervised(entry, [attempt])
+    model = RunnerProcess(entry, [attempt])
+    model.start()
     try:
         await model.wait_ready()
     finally:

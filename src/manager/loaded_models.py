@@ -12,13 +12,13 @@ class Loaded(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
 
 
-class Roster:
+class LoadedModels:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = Loaded()
 
     def write(self, loaded: Loaded) -> None:
-        if loaded == self._written:
+        if loaded == self._written and self._path.exists():  # a system that cleans old files may have taken it
             return
         new = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: the one before counts

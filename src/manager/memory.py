@@ -1,19 +1,21 @@
-"""What fits: how much memory a model will take, how much there is, what to propose where it is too little. Starts nothing.
+"""What fits: how much memory a model will take, how much there is, what to propose where it is too little.
 
-The only place that plans memory: engines get the numbers that come out of it.
+The one place that plans memory. Engines get the numbers that come out of it, and refuse only what they alone can see: what a
+GPU's driver leaves free, or MLX_MEMORY_FRACTION of it.
 """
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import psutil
 
 from src.catalog import Facts
+from src.engines.base import Footprint
 from src.errors import ModelDoesNotFit
+from src.manager import metal
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more than there is
 DEFAULT_SEQUENCES = 20
@@ -23,12 +25,10 @@ BATCH_TOKENS = 512  # the most that an engine computes in one step on a CPU
 GIB = 2**30
 Q8_0 = 34 / 64  # of f16's size. What the engine chooses by itself may be smaller than f16 too, but does not have to be
 
-# Measured with llama.cpp on CPU, models of 49 thousand and 262 thousand tokens: interpreter and libraries, then the vocabulary
-# (twice: the engine's and the tokenizer's) by the token.
-PROCESS_BYTES = 192 * 2**20
+# By the token of the vocabulary, which the engine and the tokenizer both hold. Measured with llama.cpp on a CPU, models of 49
+# thousand and 262 thousand tokens.
 TOKEN_BYTES = 1024
-# vLLM on CPU: torch in the runner, the engine core and a worker for each rank.
-VLLM_BYTES, VLLM_RANK_BYTES = int(1.2 * GIB), int(0.8 * GIB)
+ONE_PROCESS = Footprint()
 
 
 class Need(NamedTuple):
@@ -58,54 +58,48 @@ class Fit(NamedTuple):
     need: Need
 
 
-def need(facts: Facts, context_length: int, sequences: int, process: int = PROCESS_BYTES) -> Need:
-    """What a model with so many sequences of so many tokens takes. `process`: bytes of its processes' programs and libraries."""
+def need(facts: Facts, context_length: int, sequences: int, footprint: Footprint = ONE_PROCESS) -> Need:
+    """What a model takes with so many sequences of so many tokens, in each copy that the engine's footprint has."""
     activations = BATCH_TOKENS * 4 * (16 * facts.embedding_length + 4 * facts.feed_forward_length)
     logits = sequences * facts.vocabulary * 8
     return Need(
-        weights=facts.weight_bytes,
-        kv_cache=sequences * (context_length * facts.kv_bytes_per_token + facts.state_bytes),
-        overhead=process + facts.vocabulary * TOKEN_BYTES + activations + logits,
+        weights=footprint.copies * facts.weight_bytes,
+        kv_cache=footprint.copies * sequences * (context_length * facts.kv_bytes_per_token + facts.state_bytes),
+        overhead=footprint.process_bytes + facts.vocabulary * TOKEN_BYTES + activations + logits,
     )
 
 
-def several(facts: Facts, copies: int) -> Facts:
-    """Of a model that is in memory so many times, each copy with sequences of its own."""
-    sizes = ("weight_bytes", "kv_bytes_per_token", "state_bytes")
-    return msgspec.structs.replace(facts, **{size: copies * getattr(facts, size) for size in sizes})
-
-
-def fit(name: str, facts: Facts, memory: Memory, context_length: int, sequences: int, process: int = PROCESS_BYTES) -> Fit:
+def fit(name: str, facts: Facts, memory: Memory, context_length: int, sequences: int, footprint: Footprint = ONE_PROCESS) -> Fit:
     """Settings as they are, open ones (0) as large as there is room. Raises ModelDoesNotFit with numbers and what would fit."""
     trained = facts.context_length or context_length or DEFAULT_CONTEXT
     longest = min(trained, context_length or DEFAULT_CONTEXT)
-    wanted = sequences or _share(facts, memory, longest)
+    wanted = sequences or _share(facts, memory, longest, footprint.copies)
     fitting = longest
-    while not context_length and fitting > LEAST_CONTEXT and need(facts, fitting, sequences or 1, process).total > memory.free:
+    while not context_length and fitting > LEAST_CONTEXT and need(facts, fitting, sequences or 1, footprint).total > memory.free:
         fitting = max(LEAST_CONTEXT, fitting // 2)
-    while not sequences and wanted > 1 and need(facts, fitting, wanted, process).total > memory.free:
+    while not sequences and wanted > 1 and need(facts, fitting, wanted, footprint).total > memory.free:
         wanted -= 1
-    found = Fit(fitting, wanted, need(facts, fitting, wanted, process))
-    if found.need.total > memory.free:
-        raise ModelDoesNotFit(_explain(name, facts, memory, found, process))
-    return found
+    planned = Fit(fitting, wanted, need(facts, fitting, wanted, footprint))
+    if planned.need.total > memory.free:
+        raise ModelDoesNotFit(_explain(name, facts, memory, planned, footprint))
+    return planned
 
 
-def _share(facts: Facts, memory: Memory, context_length: int) -> int:
-    per_sequence = context_length * facts.kv_bytes_per_token + facts.state_bytes
+def _share(facts: Facts, memory: Memory, context_length: int, copies: int) -> int:
+    per_sequence = copies * (context_length * facts.kv_bytes_per_token + facts.state_bytes)
     return max(1, min(DEFAULT_SEQUENCES, int(memory.free * KV_SHARE) // per_sequence if per_sequence else DEFAULT_SEQUENCES))
 
 
-def _explain(name: str, facts: Facts, memory: Memory, asked: Fit, process: int) -> str:
+def _explain(name: str, facts: Facts, memory: Memory, asked: Fit, footprint: Footprint) -> str:
     parts = asked.need
     text = (
         f"{name} needs {_gib(parts.total)} GiB (weights {_gib(parts.weights)}, KV cache {_gib(parts.kv_cache)} for {asked.sequences} "
         f"× {asked.context_length} tokens, overhead {_gib(parts.overhead)}), but {_gib(max(memory.free, 0))} GiB are free beside the "
         f"reserve of {_gib(memory.reserve)} (MEMORY_RESERVE)."
     )
-    if fewer := _most(lambda count: need(facts, asked.context_length, count, process).total <= memory.free, asked.sequences):
+    if fewer := _most(lambda count: need(facts, asked.context_length, count, footprint).total <= memory.free, asked.sequences):
         return f"{text} MAX_PARALLEL_SEQUENCES={fewer} would fit."
-    if shorter := _most(lambda length: need(facts, length, 1, process).total <= memory.free, asked.context_length):
+    if shorter := _most(lambda length: need(facts, length, 1, footprint).total <= memory.free, asked.context_length):
         return f"{text} CONTEXT_LENGTH={shorter} with MAX_PARALLEL_SEQUENCES=1 would fit."
     return f"{text} Not even one short sequence would fit: use a smaller model or quantisation, or free memory."
 
@@ -123,18 +117,41 @@ def _gib(count: int) -> str:
     return f"{count / GIB:.1f}" if count >= GIB / 10 else f"{count / GIB:.2f}"
 
 
-def available(device: str, reserve: int, runners: Iterable[int] = (), promised: int = 0) -> Memory:
-    """The memory there is now. `runners`: process ids of ours. `promised`: bytes that models which are loading will still take."""
+class Taken(NamedTuple):
+    """By our own models."""
+
+    runners: Collection[int] = ()  # process ids
+    promised: int = 0  # bytes that those which are loading will still take
+    expected: int = 0  # bytes of all of them as they were planned, those which are loading among them
+
+
+NOTHING = Taken()
+
+
+def available(device: str, reserve: int, taken: Taken = NOTHING, working_set_share: float = 1.0) -> Memory:
+    """The memory there is now for one more model. `working_set_share`: what the engine uses of what Metal recommends."""
     if device == "cuda":
         total, free = _cuda()
-        return Memory("cuda", total, free - reserve - promised, reserve)
+        return Memory("cuda", total, free - reserve - taken.promised, reserve)
+    if device == "mps":
+        return _unified(reserve, taken, working_set_share)
     system = psutil.virtual_memory()
     total, free = system.total, system.available
     if limit := cgroup_limit():
         total, free = min(total, limit[0]), min(free, limit[0] - limit[1])
     # Weights are mapped files: the kernel counts their pages as available while our runners need them.
-    mapped = sum(mapped_bytes(pid) for pid in runners)
-    return Memory("unified" if device == "mps" else "ram", total, free - mapped - reserve - promised, reserve)
+    mapped = sum(mapped_bytes(pid) for pid in taken.runners)
+    return Memory("ram", total, free - mapped - reserve - taken.promised, reserve)
+
+
+def _unified(reserve: int, taken: Taken, share: float) -> Memory:
+    """By what models are expected to take: what the GPU holds is in no process's resident size, and Metal bounds all together."""
+    system = psutil.virtual_memory()
+    free = metal.free_bytes(system.total)
+    free = (system.available if free is None else free) - reserve
+    if working_set := metal.working_set():
+        return Memory("unified", system.total, min(free, int(working_set * share) - taken.expected), reserve)
+    return Memory("unified", system.total, free - taken.promised, reserve)
 
 
 def mapped_bytes(pid: int) -> int:

@@ -22,7 +22,10 @@ import psutil
 
 def cores() -> int:
     """Physical cores that this process may use."""
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if sys.platform == "linux":
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
     return min(psutil.cpu_count(logical=False) or usable, usable)
 
 

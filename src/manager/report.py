@@ -21,10 +21,11 @@ class Reporter:
 
     async def status(self, detail: bool) -> ServiceStatus:
         manager = self._manager
-        states = [await self._state(entry, detail) for entry in manager.library.entries().values()]
+        listing = await manager.folder.current()
+        states = [await self._state(entry, detail) for entry in listing.entries.values()]
         status = ServiceStatus(
             models=states,
-            default_model=manager.default_model(),
+            default_model=manager.default_model(listing),
             uptime_seconds=round(time.monotonic() - self._began, 1),
             load_on_demand=manager.settings.load_on_demand,
         )
@@ -43,10 +44,10 @@ class Reporter:
             memory_total_bytes=memory.total,
         )
 
-    def plan(self, name: str) -> ModelPlan:
+    async def plan(self, name: str) -> ModelPlan:
         """What loading a model here would take, and why it would not work if it would not. Raises ModelNotFound."""
         manager = self._manager
-        entry = manager.library.find(name)
+        entry = (await manager.folder.current()).find(name)
         plan = ModelPlan(model=entry.name, fits=False, engines=engines.reasons(entry.format))
         try:
             engine, *others = manager.planner.engines(entry)
@@ -94,11 +95,11 @@ class Reporter:
                 logs.write(
                     logs.metrics,
                     model=model.entry.name,
-                    running=stats.running,
-                    waiting=stats.waiting,
+                    running=stats.engine.running,
+                    waiting=stats.engine.waiting,
                     tokens_per_second=stats.tokens_per_second,
-                    kv_used=stats.kv_used,
-                    kv_total=stats.kv_total,
+                    kv_used=stats.engine.kv_used,
+                    kv_total=stats.engine.kv_total,
                 )
 
     async def _state(self, entry: ModelEntry, detail: bool) -> ModelState:
@@ -106,6 +107,7 @@ class Reporter:
         model = manager.fleet.serving(entry.name)
         why_not = manager.planner.why_not(entry)
         state = model.state if model else "unloading" if manager.fleet.is_leaving(entry.name) else "failed" if why_not else "available"
+        loading = manager.fleet.loading(entry.name)
         ready = model.ready if model and model.state == "ready" else None
         return ModelState(
             name=entry.name,
@@ -124,7 +126,7 @@ class Reporter:
             capabilities=_capabilities(entry, ready, model.spec.engine if model else None),
             engines=engines.reasons(entry.format),
             pinned=entry.options.pinned,
-            progress=manager.progress(entry.name),
+            progress=loading.progress() if loading else None,
             engine=model.spec.engine if model else None,
             context_length=ready.context_length if ready else None,
             device=ready.device if ready else None,
@@ -139,5 +141,5 @@ def _capabilities(entry: ModelEntry, ready: RunnerReady | None, engine: str | No
     """What its files say, and whether it can embed without having been trained for that: of a loaded model its runner knows."""
     found = list(entry.facts.capabilities)
     able = [engine] if engine else [name for name, reason in engines.reasons(entry.format).items() if reason is None]
-    embeds = ready.embedding_length > 0 if ready else any(engines.ENGINES[name].embeds for name in able)
+    embeds = ready.embedding_length > 0 if ready else any("mean_embeddings" in engines.ENGINES[name].features for name in able)
     return found if "embeddings" in found or not embeds else [*found, "mean_embeddings"]

@@ -7,7 +7,7 @@ from src.protocol import RunnerStats
 LONGEST_LOOK = 5.0  # seconds that may count between two looks: after a pause of the whole machine nobody was silent
 
 
-class Hangs:
+class Stalls:
     def __init__(self, limit: float) -> None:
         """`limit` in seconds; 0: nothing hangs."""
         self._limit = limit

@@ -1,10 +1,9 @@
 """What crosses the Unix sockets: one request per connection, then events, as JSON lines. Knows nothing of HTTP or engines.
 
 Closing the connection is the cancel. A gateway asks a runner (generation) or the manager (management); both answer with events
-and end with the last of them. What a gateway tells the manager unasked (figures) is not answered.
+and end with the last of them. Telemetry, from a gateway to the manager, is not answered.
 """
 
-from src.protocol.figures import RequestEnded, TokenGaps, Told
 from src.protocol.generation import (
     AskStats,
     ChatPrompt,
@@ -17,7 +16,8 @@ from src.protocol.generation import (
     Ended,
     Finished,
     Generate,
-    OnTrial,
+    GenerateEvent,
+    Quarantined,
     RunnerEvent,
     RunnerLoading,
     RunnerReady,
@@ -40,6 +40,7 @@ from src.protocol.lines import (
     ProtocolError,
     decode,
     encode,
+    retry_after_seconds,
 )
 from src.protocol.management import (
     AskDownloads,
@@ -64,6 +65,7 @@ from src.protocol.management import (
     Unload,
     Unloaded,
 )
+from src.protocol.telemetry import RequestEnded, Telemetry, TokenGaps
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -86,6 +88,7 @@ __all__ = [
     "Failed",
     "Finished",
     "Generate",
+    "GenerateEvent",
     "Load",
     "LoadProgress",
     "ManagerEvent",
@@ -95,9 +98,9 @@ __all__ = [
     "ModelPlan",
     "ModelReady",
     "ModelState",
-    "OnTrial",
     "ProcessUse",
     "ProtocolError",
+    "Quarantined",
     "RequestEnded",
     "Resolve",
     "RunnerEvent",
@@ -110,16 +113,17 @@ __all__ = [
     "ServiceStatus",
     "Started",
     "Switch",
+    "Telemetry",
     "TextPrompt",
     "TokenGaps",
     "TokenLogprob",
     "TokenPrompt",
     "Tokenize",
     "Tokenized",
-    "Told",
     "ToolCallDelta",
     "Unload",
     "Unloaded",
     "decode",
     "encode",
+    "retry_after_seconds",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from src.engines.base import EngineStats
 from src.protocol.lines import Failed, Message
 from src.sampling import SamplingParams
 
@@ -50,23 +51,26 @@ class Generate(Message, frozen=True, kw_only=True):
     sampling: SamplingParams  # of the first choice; the seed of each further one is one more
     n: int = 1
     max_tokens: int | None = None  # None: up to the end of the context
-    key: str = ""  # the API key's name, for fair shares; never the key
+    key: str = ""  # who asks, for fair shares: the API key's name, never the key; where there are none, the client's address
     adapter: str = ""  # one of the model's, by its name
     stop: list[str] = []
     include_stop: bool = False  # the stop string is a part of the answer
     constraint: Constraint | None = None
     echo: bool = False  # the prompt's text comes first
     resume: list[list[int]] = []  # tokens that are known already, a list for each choice: their text is not sent again
-    deaths: int = 0  # of runners that ended while this request was with them
+    crashes: int = 0  # of runners that ended while this request was with them
 
 
 class Tokenize(Message, frozen=True, kw_only=True):
     prompt: ChatPrompt | TextPrompt
     add_bos: bool = True  # where the model wants one and the prompt does not begin with it
+    names: bool = False  # tell the tokens' names too
+    key: str = ""
 
 
 class Detokenize(Message, frozen=True, kw_only=True):
     tokens: list[int]
+    key: str = ""
 
 
 class Embed(Message, frozen=True, kw_only=True):
@@ -92,20 +96,21 @@ class Started(Message, frozen=True, kw_only=True):
     queue_seconds: float  # from the request's arrival to the beginning of the first step on it, which computes prompt tokens
 
 
-class OnTrial(Message, frozen=True, kw_only=True):
+class Quarantined(Message, frozen=True, kw_only=True):
     """A request that a runner has died of before, perhaps, is computed from now on; no other such one is until it has
     shown that it is harmless (open=False). So a runner's next death tells whose fault it is."""
 
     open: bool
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A token's text, its bytes, and its natural logarithm of probability by the model, before any sampling rule."""
 
     token: str
     logprob: float
     bytes: list[int]
     top: list["TokenLogprob"] = []  # the likeliest at this place, in order
+    offset: int = 0  # characters of the answer that precede the one it begins in
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +154,7 @@ class Finished(Message, frozen=True, kw_only=True):
 class Tokenized(Message, frozen=True, kw_only=True):
     text: str  # of a chat: what the template made of it
     tokens: list[int]
-    names: list[str]  # of the tokens
+    names: list[str] = []  # of the tokens, where they were asked for
     context_length: int
 
 
@@ -162,23 +167,15 @@ class Embedded(Message, frozen=True, kw_only=True):
 
 
 class RunnerStats(Message, frozen=True, kw_only=True):
-    """A runner's work at this moment; `kv_*` count tokens. From `admitted` to `compute_seconds`: since the model was loaded."""
+    """A runner's work at this moment. The engine's `running` and `waiting` count open requests here: one without a place waits, be
+    it for its prompt to be encoded."""
 
-    running: int
-    waiting: int
-    slots: int
-    kv_used: int
-    kv_total: int
-    longest_wait: float  # seconds, of the jobs that wait for a place
-    admitted: int  # jobs that got one
-    waited_seconds: float  # all of these together
-    prefix_hit: int
-    prefix_asked: int
-    generated: int
+    engine: EngineStats
     resumed: int = 0  # requests that went on here when the runner before had ended
-    steps: int
+    preempted: int = 0  # sequences that were set aside for another key's
+    invalid_outputs: int = 0  # sequences and inputs for which the model computed NaN or infinite numbers
+    steps: int  # since the model was loaded
     step_seconds: float  # of the engine thread: steps and what it does between them
-    compute_seconds: float  # of these, in the engine's forward pass
     step_age: float = 0.0  # seconds since the step that is being computed began; 0 where none is
     tokens_per_second: float  # completion tokens over the last seconds
 
@@ -204,5 +201,6 @@ class RunnerReady(Message, frozen=True, kw_only=True):
 
 
 RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats
-RunnerEvent = OnTrial | Started | Delta | Ended | Finished | Tokenized | Detokenized | Embedded | Failed | RunnerStats
+GenerateEvent = Quarantined | Started | Delta | Ended | Finished  # beside Failed
+RunnerEvent = GenerateEvent | Tokenized | Detokenized | Embedded | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

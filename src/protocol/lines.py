@@ -3,6 +3,7 @@
 Closing the connection is the cancel.
 """
 
+import math
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from src.errors import ServiceError
 
 MAX_LINE_BYTES = 64 * 2**20  # a body of 8 MiB whose every character is escaped still fits
+LONGEST_RETRY_AFTER = 120  # seconds; SDKs do not retry by themselves when they are asked to wait longer
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", omit_defaults=True, forbid_unknown_fields=True):
@@ -22,8 +24,8 @@ class Failed(Message, frozen=True, kw_only=True):
     status: int
     type: str
     code: str | None
-    message: str
-    param: str | None = None
+    message: str  # with errors.FIELD where it names the field
+    path: tuple[str | int, ...] = ()  # of the field
     retry_after: int | None = None
 
     @classmethod
@@ -32,14 +34,14 @@ class Failed(Message, frozen=True, kw_only=True):
             status=error.status,
             type=error.type,
             code=error.code,
-            message=error.message,
-            param=error.param,
+            message=error.template,
+            path=error.path,
             retry_after=error.retry_after,
         )
 
     def error(self) -> ServiceError:
         """The error as it was raised on the other side, but for its class."""
-        error = ServiceError(self.message, self.param, self.retry_after)
+        error = ServiceError(self.message, self.path, self.retry_after)
         error.status, error.type, error.code = self.status, self.type, self.code
         return error
 
@@ -50,6 +52,11 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 class ProtocolError(Exception):
     """A line that is not a message of the kind expected. Close the connection; nothing else on it can be trusted."""
+
+
+def retry_after_seconds(seconds: float) -> int:
+    """An estimate as a Retry-After header has it: whole seconds, at least 1, at most LONGEST_RETRY_AFTER."""
+    return max(1, min(LONGEST_RETRY_AFTER, math.ceil(seconds)))
 
 
 def encode(message: Message) -> bytes:

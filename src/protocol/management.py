@@ -1,7 +1,6 @@
-"""What a gateway asks the manager, and what the manager answers. Knows nothing of a runner's work but its figures.
+"""What a gateway asks the manager, and what the manager answers.
 
-Resolve, Load, Unload, Switch, Download, AskDownloads, AskPlan, AskStatus, AskMetrics: each is answered by messages, of which the
-last one ends it.
+Each request of ManagerRequest is answered by messages, of which the last one ends it.
 """
 
 from src.protocol.generation import RunnerStats
@@ -12,10 +11,11 @@ class Resolve(Message, frozen=True, kw_only=True):
     """Which runner serves this model? None means the default model. Loads it where that is allowed."""
 
     model: str | None
+    among: tuple[str, ...] = ()  # names and aliases of the models that may be found; empty: all
 
 
 class Load(Message, frozen=True, kw_only=True):
-    """With `progress`, LoadProgress messages come before the ModelReady."""
+    """With `progress`, LoadProgress messages come before the ModelReady: found first, ready last."""
 
     model: str
     progress: bool = False
@@ -59,7 +59,7 @@ class AskStatus(Message, frozen=True, kw_only=True):
 
 
 class AskMetrics(Message, frozen=True, kw_only=True):
-    pass
+    models: list[str] | None = None  # whose figures; None: of all
 
 
 # Events of the manager
@@ -73,8 +73,11 @@ class ModelReady(Message, frozen=True, kw_only=True):
     adapter: str = ""  # of the model, by whose name it was asked for
     sampling: dict[str, float] = {}  # of requests that do not say otherwise
     pid: int = 0  # of its process
-    predecessor: str | None = None  # how the process before it died: "signal SIGSEGV", "exit status 1"; None: it did not
-    back_in: int = 1  # seconds, at most 120, that another one would take to be ready, by how long this one took
+    previous_exit: str | None = None  # how the process before it crashed: "signal SIGSEGV", "exit status 1"; None: it did not
+    retry_after: int = 1  # seconds that another process would take to be ready, by how long this one took
+
+
+NO_NUMBERS = "NaN or infinite numbers for several requests in a row"  # a way to crash
 
 
 class LoadProgress(Message, frozen=True, kw_only=True):

@@ -1,7 +1,4 @@
-"""What a gateway worker tells the manager of what it saw, for the metrics; nothing comes back. Knows no metric.
-
-All goes over one connection, which a worker keeps.
-"""
+"""What a gateway worker reports to the manager for the metrics, over one connection that it keeps. Nothing comes back."""
 
 from src.protocol.lines import Message
 
@@ -29,4 +26,4 @@ class RequestEnded(Message, frozen=True, kw_only=True):
     decode_seconds: float | None = None
 
 
-Told = TokenGaps | RequestEnded
+Telemetry = TokenGaps | RequestEnded

@@ -11,13 +11,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from loguru import logger
 
 from src import logs
-from src.engines import load_engine, version
+from src.engines import engine_options, load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
 from src.protocol import (
@@ -34,19 +35,17 @@ from src.protocol import (
     Tokenize,
     encode,
 )
+from src.protocol.launch import ENGINE_DEAD, NO_NUMBERS, RunnerSpec
 from src.runner.embedder import Embedder
+from src.runner.engine_loop import EngineLoop
 from src.runner.generation import Generator
-from src.runner.loop import EngineLoop
 from src.runner.server import Answer, RunnerServer
-from src.runner.texts import Texts
+from src.runner.tokenization import Tokenization
 from src.sampling import SamplingParams
 from src.settings import Settings
-from src.spec import RunnerSpec
 from src.text.grammar import Limits
 from src.text.template import ChatTemplate
-from src.text.tokenizer import ByteTokenizer, Tokenizer
-
-ENGINE_DEAD = 70  # exit status, for the manager's log; EX_SOFTWARE of sysexits.h
+from src.text.tokenizer.base import ByteTokenizer, Tokenizer
 
 
 def main() -> None:
@@ -55,8 +54,19 @@ def main() -> None:
     logs.configure(settings, "runner")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
     _end_with_the_manager()
-    report = _take_stdout()
-    sys.exit(asyncio.run(_serve(spec, settings, report)))
+    sys.exit(asyncio.run(_run(spec, settings, _take_stdout())))
+
+
+async def _run(spec: RunnerSpec, settings: Settings, pipe: int) -> int:
+    stopping = asyncio.Event()
+
+    def report(message: Message) -> None:
+        if isinstance(message, RunnerReady):  # until then, SIGTERM ends the process at once
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(pipe, encode(message))
+
+    return await serve(spec, settings, report, stopping)
 
 
 def _take_stdout() -> int:
@@ -81,52 +91,57 @@ def _end_with_the_manager() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-async def _serve(spec: RunnerSpec, settings: Settings, report: int) -> int:
+async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message], None], stopping: asyncio.Event) -> int:
+    """Load the model and answer on its socket until `stopping` is set. Returns the process's exit status."""
     began = time.monotonic()
-    loop = EngineLoop(lambda: load_engine(spec.engine, spec.options), on_death=lambda: os._exit(ENGINE_DEAD))
+    options = engine_options(spec.engine, spec.options)
+    loop = EngineLoop(
+        lambda: load_engine(spec.engine, options), on_death=lambda: os._exit(ENGINE_DEAD), on_no_numbers=lambda: os._exit(NO_NUMBERS)
+    )
     try:
         engine = await loop.start()
-        tokenizer = await asyncio.to_thread(_tokenizer, spec)
+        tokenizer = await asyncio.to_thread(_tokenizer, options.model_path)
         template = _template(spec, tokenizer, settings.template_seconds)
+        tool_template = _tool_template(spec, tokenizer, settings.template_seconds) if template else None
         generator = Generator(
             loop,
+            engine,
             tokenizer,
             template,
-            engine.context_length,
-            _grammar_limits(settings),
-            spec.tool_format,
-            settings.max_prompt_tokens,
-            settings.queue_timeout,
-            writes=engine.generates,
+            tool_template=tool_template,
+            tool_format=spec.tool_format,
+            grammar_limits=_grammar_limits(settings),
+            max_prompt_tokens=settings.max_prompt_tokens,
+            queue_timeout=settings.queue_timeout,
         )
         embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
-        _tell(report, RunnerLoading(stage="warming_up"))
-        await (_answer_canary(generator) if engine.generates else _embed_canary(embedder))
+        report(RunnerLoading(stage="warming_up"))
+        await (_answer_canary(generator) if "generation" in engine.features else _embed_canary(embedder))
     except ServiceError as error:
-        _tell(report, Failed.of(error))
+        report(Failed.of(error))
         return 1
     except Exception as error:
         logger.exception("The model did not load")
-        _tell(report, Failed.of(InternalError(f"{type(error).__name__}: {error}")))
+        report(Failed.of(InternalError(f"{type(error).__name__}: {error}")))
         return 1
-    draining = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, draining.set)
-    texts = Texts(tokenizer, generator.prompts, engine.context_length)
+    texts = Tokenization(tokenizer, generator.prompts, engine.context_length)
     answers: dict[type[Message], Answer] = {
         Generate: generator.generate,
         Embed: embedder.embed,
         Tokenize: texts.tokenize,
         Detokenize: texts.detokenize,
     }
-    server = RunnerServer(loop, answers, spec.max_requests, on_first_answer=lambda: _tell(report, RunnerServed()))
+    server = RunnerServer(loop, answers, spec.max_requests, on_first_answer=lambda: report(RunnerServed()))
     await server.bind(spec.socket)
-    _tell(report, _ready(spec, engine, time.monotonic() - began))
-    await draining.wait()
+    report(_ready(spec, engine, time.monotonic() - began))
+    await stopping.wait()
     await server.drain()
     loop.close()
     generator.close()
-    if template:
-        template.close()
+    texts.close()
+    for one in (template, tool_template):
+        if one:
+            one.close()
     tokenizer.close()
     return 0
 
@@ -160,27 +175,35 @@ def _grammar_limits(settings: Settings) -> Limits:
     return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
 
 
-def _tell(report: int, message: Message) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        os.write(report, encode(message))
-
-
-def _tokenizer(spec: RunnerSpec) -> Tokenizer:
-    if spec.engine == "echo":
+def _tokenizer(model_path: str) -> Tokenizer:
+    if not model_path:  # a model without files
         return ByteTokenizer()
-    if os.path.isdir(spec.options.model_path):
-        from src.text.hf import HFTokenizer
+    if os.path.isdir(model_path):
+        from src.text.tokenizer.hf import HFTokenizer
 
-        return HFTokenizer(spec.options.model_path)
-    from src.text.gguf import GGUFTokenizer
+        return HFTokenizer(model_path)
+    from src.text.tokenizer.gguf import GGUFTokenizer
 
-    return GGUFTokenizer(spec.options.model_path)
+    return GGUFTokenizer(model_path)
 
 
 def _template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
     source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
-    if source is None:
+    return None if source is None else _compiled(source, tokenizer, seconds)
+
+
+def _tool_template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
+    """The model's own for requests with tools. One that is wrong does not keep the model from chats."""
+    if spec.chat_template or tokenizer.tool_template is None:
         return None
+    try:
+        return _compiled(tokenizer.tool_template, tokenizer, seconds)
+    except ServiceError as error:
+        logger.warning("The model's second template, for requests with tools, is not used: {}", error)
+        return None
+
+
+def _compiled(source: str, tokenizer: Tokenizer, seconds: float) -> ChatTemplate:
     return ChatTemplate(
         source,
         bos_text=tokenizer.bos_text,

@@ -5,18 +5,20 @@ from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from src.engines.base import Logprobs, Step
 from src.protocol import Delta, Ended, Generate, TokenLogprob, ToolCallDelta
-from src.text.channels import Channels, Said
-from src.text.decode import StopMachine, Utf8Decoder
-from src.text.tokenizer import Tokenizer
+from src.text.output.channels import ChannelDelta, Channels
+from src.text.output.decode import StopMachine, Utf8Decoder
+from src.text.tokenizer.base import Tokenizer
 
 NOTHING: Mapping[int, bytes] = MappingProxyType({})
 LOWEST = -9999.0  # JSON knows no -inf; OpenAI's own stand-in
 
 
 class Choice:
-    """token -> bytes -> text -> stops -> channels. `finish` is set once the last step or a stop string is there."""
+    """token -> bytes -> text -> channels -> stops in the content. `finish` is set once the last step or a stop string is there."""
 
     def __init__(
         self, index: int, request: Generate, tokenizer: Tokenizer, channels: Channels, shown: Mapping[int, bytes] = NOTHING
@@ -30,7 +32,7 @@ class Choice:
         self._shown = shown
         self._decoder, self._stops = Utf8Decoder(), StopMachine(request.stop, included=request.include_stop)
         self._min_tokens = request.sampling.min_tokens
-        self._said = Said()
+        self._said = ChannelDelta()
         self._unsent: list[int] = []
         self._logprobs = _LogprobQueue()
         self._ready: list[TokenLogprob] = []
@@ -40,7 +42,7 @@ class Choice:
         for token in tokens:
             if self.finish is None:
                 self.push(Step(job_id=0, token=token))
-        self._said, self._unsent, self._ready = Said(), [], []
+        self._said, self._unsent, self._ready = ChannelDelta(), [], []
 
     def push(self, step: Step) -> None:
         if step.token is None:
@@ -48,16 +50,27 @@ class Choice:
         self.completion_tokens += 1
         # A token that ends the answer is no part of it, and a resumed job is to draw it again.
         ends = step.finish == "stop"
-        text = self._decoder.push(b"" if ends else self._tokenizer.piece(step.token) or self._shown.get(step.token, b""))
+        text = self._decoder.push(b"" if ends else self._tokenizer.bytes_of(step.token) or self._shown.get(step.token, b""))
         if not ends:
             self._unsent.append(step.token)
             self._logprobs.push(self._named(step.token, step.logprobs) if step.logprobs else None, len(text))
-        if self.completion_tokens > self._min_tokens:
-            text = self._stops.push(text)
+        thought = self._channels.thinks
+        said = self._channels.push(text) if text else ChannelDelta()
+        said.content = self._checked(said.content)
+        if step.finish and not self._stops.stopped:
+            rest = self._channels.flush()
+            rest.content = self._checked(rest.content)
+            said.add(rest)
         self.finish = "stop" if self._stops.stopped else step.finish
-        if self.finish and not self._stops.stopped:
-            text += self._stops.flush()
-        self._say(text)
+        if self.finish:
+            said.content += self._stops.flush()
+        self._said.add(said)
+        self.reasoning_tokens += thought or bool(said.reasoning)
+        self._ready += self._logprobs.said(self._stops.unsaid, at_end=self.finish is not None and not self._stops.stopped)
+
+    def _checked(self, content: str) -> str:
+        """As far as no stop string can begin in it. What a model thinks, and what it calls, no stop string ends."""
+        return self._stops.push(content) if self.completion_tokens > self._min_tokens else content
 
     def take(self) -> Delta | None:
         """What can be said since the last time; None where that is nothing.
@@ -65,7 +78,7 @@ class Choice:
         It waits for a token whose logprob is held back, for the tokens told are those that need not be drawn again."""
         if self._logprobs.holds and self.finish is None:
             return None
-        said, self._said = self._said, Said()
+        said, self._said = self._said, ChannelDelta()
         if not (said.content or said.reasoning or said.calls or self._ready):
             return None
         tokens, self._unsent = self._unsent, []
@@ -93,23 +106,13 @@ class Choice:
         assert self.finish
         return "tool_calls" if self._channels.called and self.finish == "stop" else self.finish
 
-    def _say(self, text: str) -> None:
-        thought = self._channels.thinks
-        pieces = [self._channels.push(text)] if text else []
-        if self.finish:
-            pieces.append(self._channels.flush())
-        for said in pieces:
-            self._said.add(said)
-            thought = thought or bool(said.reasoning)
-        self.reasoning_tokens += thought
-        self._ready += self._logprobs.said(len(text), at_end=self.finish is not None and not self._stops.stopped)
-
     def _named(self, token: int, logprobs: Logprobs) -> TokenLogprob:
-        return self._entry(token, logprobs.drawn, [self._entry(id, logprob) for id, logprob in logprobs.top])
+        top = [self._entry(id, logprob) for id, logprob in logprobs.top]
+        return msgspec.structs.replace(self._entry(token, logprobs.drawn), top=top, offset=self._logprobs.decoded)
 
-    def _entry(self, token: int, logprob: float, top: list[TokenLogprob] | None = None) -> TokenLogprob:
-        name = self._tokenizer.name(token)
-        return TokenLogprob(token=name.decode(errors="replace"), logprob=max(logprob, LOWEST), bytes=list(name), top=top or [])
+    def _entry(self, token: int, logprob: float) -> TokenLogprob:
+        name = self._tokenizer.display_bytes(token)
+        return TokenLogprob(token=name.decode(errors="replace"), logprob=max(logprob, LOWEST), bytes=list(name))
 
 
 def _new_id() -> str:
@@ -120,8 +123,8 @@ class _LogprobQueue:
     """Holds a token's entry back as long as the text that it is a part of: one that a stop string cut off is never sent."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[int, TokenLogprob]] = deque()  # with the characters before it
-        self._decoded = self._said = 0
+        self._entries: deque[TokenLogprob] = deque()
+        self.decoded = 0  # characters
 
     @property
     def holds(self) -> bool:
@@ -130,13 +133,12 @@ class _LogprobQueue:
     def push(self, entry: TokenLogprob | None, characters: int) -> None:
         """A token that completed so many characters; none where it ends inside of one."""
         if entry:
-            self._entries.append((self._decoded, entry))
-        self._decoded += characters
+            self._entries.append(entry)
+        self.decoded += characters
 
-    def said(self, characters: int, *, at_end: bool) -> list[TokenLogprob]:
-        """The entries of the text said now, in order; at the end all that are left."""
-        self._said += characters
+    def said(self, unsaid: int, *, at_end: bool) -> list[TokenLogprob]:
+        """The entries of the text said now, which is all but so many characters, in order; at the end all that are left."""
         ready = []
-        while self._entries and (at_end or self._entries[0][0] < self._said):
-            ready.append(self._entries.popleft()[1])
+        while self._entries and (at_end or self._entries[0].offset < self.decoded - unsaid):
+            ready.append(self._entries.popleft())
         return ready

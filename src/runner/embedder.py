@@ -6,11 +6,12 @@ import sys
 from array import array
 from collections.abc import AsyncGenerator
 
+from src.engines.finite import check_vector
 from src.errors import InvalidValue, UnsupportedField
 from src.protocol import Embed, Embedded, Finished
-from src.runner.loop import EngineLoop
+from src.runner.embedding_queue import Vector
+from src.runner.engine_loop import EngineLoop
 from src.runner.prompts import Prompts
-from src.runner.turns import Vector
 
 
 class Embedder:
@@ -24,9 +25,9 @@ class Embedder:
     async def embed(self, request: Embed) -> AsyncGenerator[Embedded | Finished, None]:
         """Closing the iterator cancels the work. Raises ServiceError."""
         length = self._wanted_length(request.dimensions)
-        inputs = await asyncio.to_thread(lambda: [self._prompts.encode_input(prompt) for prompt in request.prompts])
+        inputs = await self._prompts.encoded_inputs(request.prompts, request.key)
         vectors: asyncio.Queue[Vector] = asyncio.Queue()
-        request_id = self._loop.embed(inputs, vectors)
+        request_id = self._loop.embed(inputs, vectors, request.key)
         try:
             for _ in inputs:
                 vector = await vectors.get()
@@ -54,7 +55,9 @@ class Embedder:
 
 
 def _normalised(values: list[float]) -> bytes:
-    length = math.sqrt(sum(value * value for value in values)) or 1.0
+    """Raises InvalidOutput."""
+    check_vector(values)
+    length = math.sqrt(sum(value * value for value in values))
     numbers = array("f", [value / length for value in values])
     if sys.byteorder == "big":
         numbers.byteswap()

@@ -12,9 +12,12 @@ from loguru import logger
 
 from src.engines.base import Engine, EngineStats, Job, Step
 from src.errors import EngineError
-from src.runner.turns import Turns, Vector
+from src.runner.embedding_queue import EmbeddingQueue, Vector
+from src.runner.preemption import Preemption
+from src.runner.validity import Validity
 
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
+LAST_WORDS = 0.5  # seconds in which the last requests hear why they failed, before the process ends
 
 
 class Mailbox:
@@ -46,6 +49,7 @@ class _Add(msgspec.Struct):
 class _Embed(msgspec.Struct):
     request_id: int
     inputs: list[list[int]]
+    key: str
 
 
 class _Cancel(msgspec.Struct):
@@ -59,14 +63,17 @@ class _Close(msgspec.Struct):
 class EngineLoop:
     """Owns the engine and its thread. Every public method is for the asyncio thread; only _run touches the engine."""
 
-    def __init__(self, load: Callable[[], Engine], on_death: Callable[[], None]) -> None:
-        """`on_death` is called in the engine thread after it has logged why the engine cannot go on."""
+    def __init__(self, load: Callable[[], Engine], on_death: Callable[[], None], on_no_numbers: Callable[[], None] = lambda: None) -> None:
+        """`on_death` is called in the engine thread after it has logged why the engine cannot go on, `on_no_numbers` in the other
+        one when what the engine computes cannot be believed any more."""
         self._load = load
-        self._on_death = on_death
+        self._on_death, self._on_no_numbers = on_death, on_no_numbers
+        self.validity = Validity()
         self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
         self._vectors: dict[int, asyncio.Queue[Vector]] = {}
-        self._turns = Turns()
+        self._embedding_queue = EmbeddingQueue()
+        self._preemption = Preemption()
         self._next_id = 0
         self._stats = EngineStats()
         self.steps = 0
@@ -94,16 +101,18 @@ class EngineLoop:
         self._wake()
         return job.id
 
-    def embed(self, inputs: list[list[int]], vectors: "asyncio.Queue[Vector]") -> int:
-        """Queue inputs to be embedded, under a fresh id, which is returned; their vectors come to the queue in order."""
+    def embed(self, inputs: list[list[int]], vectors: "asyncio.Queue[Vector]", key: str = "") -> int:
+        """Queue inputs to be embedded for a key, under a fresh id, which is returned; their vectors come to the queue in order."""
         self._next_id += 1
         self._vectors[self._next_id] = vectors
-        self._commands.put(_Embed(self._next_id, inputs))
+        self._commands.put(_Embed(self._next_id, inputs, key))
         self._wake()
         return self._next_id
 
-    def cancel(self, job_id: int) -> None:
-        """Forget a job, or inputs. Of finished ones only their mailbox is left to forget."""
+    def cancel(self, job_id: int, *, answered: bool = False) -> None:
+        """Forget a job, or inputs. Of finished ones only their mailbox is left to forget. `answered`: its answer is whole."""
+        if answered and (mailbox := self._mailboxes.get(job_id)):
+            self.validity.note(mailbox, None)
         if self._mailboxes.pop(job_id, None) is not None or self._vectors.pop(job_id, None) is not None:
             self._commands.put(_Cancel(job_id))
             self._wake()
@@ -111,6 +120,10 @@ class EngineLoop:
     def stats(self) -> EngineStats:
         """The engine's numbers after its last step."""
         return self._stats
+
+    def preempted(self) -> int:
+        """Jobs that were set aside for another key's since the engine was loaded."""
+        return self._preemption.count
 
     def tokens_per_second(self) -> float:
         now = time.monotonic()
@@ -156,37 +169,40 @@ class EngineLoop:
                 if isinstance(command, _Close):
                     return
                 self._step_began = self._step_began or time.monotonic()
-                self._obey(engine, command)
+                self._execute(engine, command)
                 idle = False
             step_began = time.monotonic()
-            steps = engine.step()
-            vector = self._turns.advance()
-            self._note(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
-            idle = not (steps or self._stats.running or self._stats.waiting or self._turns)
+            steps = self._preemption.observe(engine.step())
+            if engine.resumes and self._stats.waiting and (exchange := self._preemption.exchange()):
+                engine.cancel(exchange.cancelled)
+                engine.add(exchange.added)
+            self._record(engine.stats())  # first: whoever has seen a job's last step finds it gone from the stats
             if steps:
                 self._asyncio.call_soon_threadsafe(self._deliver, steps, step_began)
-            if vector:
+            if vector := self._embedding_queue.advance():
                 self._asyncio.call_soon_threadsafe(self._deliver_vector, vector)
+            idle = not (steps or self._stats.running or self._stats.waiting or self._embedding_queue)
             ended = time.perf_counter()
             self.steps += 1
             self.busy_seconds += ended - began
             began = ended
 
-    def _obey(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
+    def _execute(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
         if isinstance(command, _Cancel):
-            engine.cancel(command.job_id)
-            self._turns.cancel(command.job_id)
+            engine.cancel(self._preemption.cancel(command.job_id))
+            self._embedding_queue.cancel(command.job_id)
             return
         if isinstance(command, _Embed):
-            self._turns.add(command.request_id, engine, command.inputs)
+            self._embedding_queue.add(command.request_id, engine, command.inputs, command.key)
             return
         try:
             engine.add(command.job)
+            self._preemption.add(command.job)
         except EngineError as error:
             failed = Step(job_id=command.job.id, error=error)
             self._asyncio.call_soon_threadsafe(self._deliver, [failed], time.monotonic())
 
-    def _note(self, stats: EngineStats) -> None:
+    def _record(self, stats: EngineStats) -> None:
         self._stats = stats
         now = time.monotonic()
         if not self._rate or now - self._rate[-1][0] > 0.25:
@@ -198,7 +214,15 @@ class EngineLoop:
         for step in steps:
             if mailbox := self._mailboxes.get(step.job_id):
                 mailbox.put(step, began)
+                if step.error:
+                    self._note(mailbox, step.error)
 
     def _deliver_vector(self, vector: Vector) -> None:
         if vectors := self._vectors.get(vector.request_id):
             vectors.put_nowait(vector)
+            self._note(vectors, vector.error)
+
+    def _note(self, request: object, error: EngineError | None) -> None:
+        if self.validity.note(request, error):
+            logger.error("The model computes NaN or infinite numbers for every request: its process ends")
+            self._asyncio.call_later(LAST_WORDS, self._on_no_numbers)

@@ -8,22 +8,20 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from src.engines.base import Grammar, Job, Step
-from src.errors import InvalidValue, QueueTimeout, UnsupportedField
-from src.protocol import ChatPrompt, Delta, Ended, Finished, Generate, OnTrial, Started
+from src.engines.base import Engine, Grammar, Job, Step
+from src.errors import EngineError, InvalidValue, QueueTimeout, UnsupportedField
+from src.protocol import ChatPrompt, Delta, Finished, Generate, GenerateEvent, Quarantined, Started
 from src.runner.choice import Choice
+from src.runner.engine_loop import EngineLoop, Mailbox
 from src.runner.grammars import Grammars, functions_of
-from src.runner.loop import EngineLoop, Mailbox
 from src.runner.prompts import Prompts
-from src.runner.turnstile import Trial, Turnstile
+from src.runner.quarantine import Quarantine, Suspicion
 from src.sampling import nth_seed
-from src.text.channels import PlainText
 from src.text.dialect import Dialect
 from src.text.grammar import Limits
+from src.text.output.channels import PlainText
 from src.text.template import ChatTemplate
-from src.text.tokenizer import Tokenizer
-
-Event = OnTrial | Started | Delta | Ended | Finished
+from src.text.tokenizer.base import Tokenizer
 
 
 @dataclass
@@ -53,53 +51,62 @@ class Generator:
     def __init__(
         self,
         loop: EngineLoop,
+        engine: Engine,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
-        context_length: int,
-        grammar_limits: Limits | None = None,
-        tool_format: str | None = None,
-        longest_prompt: int = 0,
-        patience: float = 0,
         *,
-        writes: bool = True,
+        tool_template: ChatTemplate | None = None,
+        tool_format: str | None = None,
+        grammar_limits: Limits | None = None,
+        max_prompt_tokens: int = 0,
+        queue_timeout: float = 0,
     ) -> None:
-        """`longest_prompt` in tokens, `patience` in seconds till a request is begun; 0: any. `writes`: whether the model does.
-        Raises ModelLoadFailed for a `tool_format` that is not known."""
-        self._writes = writes
+        """`engine` is the loop's, for its constants. `queue_timeout`: seconds until a request is begun. 0: unlimited.
+
+        Raises ModelLoadFailed for a `tool_format` that is not known.
+        """
         self._loop = loop
         self._tokenizer = tokenizer
-        self._dialect = Dialect(template, tokenizer, tool_format) if template else None
-        self.prompts = Prompts(tokenizer, self._dialect, context_length, longest_prompt)
-        self._context_length = context_length
-        self._patience = patience
-        self._turnstile = Turnstile()
+        self._dialect = Dialect(template, tokenizer, tool_format, tool_template) if template else None
+        self.prompts = Prompts(tokenizer, self._dialect, engine.context_length, engine.vocab_size, max_prompt_tokens)
+        self._generates = "generation" in engine.features
+        self._context_length, self._vocab_size = engine.context_length, engine.vocab_size
+        self._queue_timeout = queue_timeout
+        self._quarantine = Quarantine()
         self._grammars = Grammars(tokenizer, self._dialect, grammar_limits)
 
     def close(self) -> None:
         """No request may be running."""
         self._grammars.close()
+        self.prompts.close()
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: Generate) -> AsyncGenerator[GenerateEvent, None]:
         """The events of one request. Closing the iterator cancels its jobs. Raises ServiceError."""
-        if not self._writes:
+        if not self._generates:
             raise UnsupportedField("This model was made for embeddings and writes no text: ask /v1/embeddings.", "model")
         received = time.monotonic()
-        trial = await self._turnstile.enter(request.deaths)
-        try:
-            if trial.open:
-                yield OnTrial(open=True)  # sent before anything is computed
-            async with contextlib.aclosing(self._computed(request, trial, received)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            trial.end()
+        with contextlib.closing(await self._quarantine.enter(request.crashes)) as suspicion:
+            if suspicion.open:
+                yield Quarantined(open=True)  # sent before anything is computed
+            answers = await self._answers(request)
+            mailbox = Mailbox()
+            try:
+                for answer in answers:
+                    self._begin(answer, request, mailbox)
+                async with contextlib.aclosing(self._follow(request, answers, mailbox, suspicion, received)) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                for answer in answers:
+                    if answer.job_id is not None:
+                        self._loop.cancel(answer.job_id)
 
-    async def _computed(self, request: Generate, trial: Trial, received: float) -> AsyncGenerator[Event, None]:
+    async def _answers(self, request: Generate) -> list[_Answer]:
+        """One for each choice. Raises ServiceError where the request cannot be computed."""
         self._check_tokens(request)
-        # A long prompt takes its time, and the streams of others must not wait for it.
-        prompts = await asyncio.to_thread(lambda: [self.prompts.encode(prompt) for prompt in request.prompts])
+        prompts = await self.prompts.encoded(request.prompts, request.key)
         grammars = await self._grammars.of(request, prompts)
-        answers = [
+        return [
             _Answer(
                 prompt,
                 self._choice(index * request.n + choice, request, prompt),
@@ -109,26 +116,15 @@ class Generator:
             for index, prompt in enumerate(prompts)
             for choice in range(request.n)
         ]
-        mailbox = Mailbox()
-        try:
-            for answer in answers:
-                self._begin(answer, request, mailbox)
-            async with contextlib.aclosing(self._follow(request, answers, mailbox, trial, received)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            for answer in answers:
-                if answer.job_id is not None:
-                    self._loop.cancel(answer.job_id)
 
     async def _follow(
-        self, request: Generate, answers: list[_Answer], mailbox: Mailbox, trial: Trial, received: float
-    ) -> AsyncGenerator[Event, None]:
+        self, request: Generate, answers: list[_Answer], mailbox: Mailbox, suspicion: Suspicion, received: float
+    ) -> AsyncGenerator[GenerateEvent, None]:
         clock = _Clock()
         prompt_tokens = sum(len(answer.prompt) for answer in answers if answer.first)
         waiting = {answer.job_id: answer for answer in answers if answer.job_id is not None}
 
-        def start(cached_tokens: int) -> Iterator[Event]:
+        def start(cached_tokens: int) -> Iterator[GenerateEvent]:
             clock.started = time.monotonic() if mailbox.admitted_at is None else mailbox.admitted_at
             yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=clock.started - received)
             for answer in answers:
@@ -159,27 +155,27 @@ class Generator:
                     clock.first_token = time.monotonic()
                 answer.choice.push(step)
                 moved[step.job_id] = answer
-            if trial.drew(sum(answer.choice.completion_tokens for answer in answers) - drawn):
-                yield OnTrial(open=False)
+            if suspicion.count(sum(answer.choice.completion_tokens for answer in answers) - drawn):
+                yield Quarantined(open=False)
             drawn = sum(answer.choice.completion_tokens for answer in answers)
             for job_id, answer in moved.items():
                 if delta := answer.choice.take():
                     yield delta
                 if answer.choice.finish:
                     del waiting[job_id]
-                    self._loop.cancel(job_id)
+                    self._loop.cancel(job_id, answered=True)
                     yield answer.choice.ended
         clock.ended = time.monotonic()
         yield _finished(answers, prompt_tokens, clock)
 
     async def _first_steps(self, request: Generate, mailbox: Mailbox, received: float) -> list[Step]:
         """Raises QueueTimeout, but not for an answer that another runner has begun."""
-        if not self._patience or request.resume or request.deaths:
+        if not self._queue_timeout or request.resume or request.crashes:
             return await mailbox.take()
         try:
-            return await asyncio.wait_for(mailbox.take(), max(0.0, received + self._patience - time.monotonic()))
+            return await asyncio.wait_for(mailbox.take(), max(0.0, received + self._queue_timeout - time.monotonic()))
         except asyncio.TimeoutError:
-            text = f"The request has waited for its place as long as QUEUE_TIMEOUT allows, {self._patience:g} s. Try again later."
+            text = f"The request has waited for its place as long as QUEUE_TIMEOUT allows, {self._queue_timeout:g} s. Try again later."
             raise QueueTimeout(text) from None
 
     def _begin(self, answer: _Answer, request: Generate, mailbox: Mailbox) -> None:
@@ -203,6 +199,7 @@ class Generator:
                 sampling=sampling,
                 grammar=answer.grammar,
                 adapter=request.adapter,
+                scope=request.adapter,
                 key=request.key,
             ),
             mailbox,
@@ -216,13 +213,15 @@ class Generator:
         return Choice(index, request, self._tokenizer, self._dialect.channels(prompt, functions), self._dialect.shown(functions))
 
     def _text_of(self, tokens: list[int]) -> str:
-        return b"".join(self._tokenizer.piece(token) for token in tokens).decode(errors="replace")
+        return b"".join(self._tokenizer.bytes_of(token) for token in tokens).decode(errors="replace")
 
     def _check_tokens(self, request: Generate) -> None:
-        size = self._tokenizer.vocab_size
+        size = min(self._vocab_size, self._tokenizer.vocab_size)
         for param, tokens in (("logit_bias", request.sampling.logit_bias), ("stop_token_ids", request.sampling.stop_tokens)):
             if not all(0 <= token < size for token in tokens):
                 raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {size}.", param)
+        if not all(0 <= token < self._vocab_size for tokens in request.resume for token in tokens):
+            raise EngineError("This answer was begun by another model, which is no longer loaded. Send the request again.")
 
 
 def _finished(answers: list[_Answer], prompt_tokens: int, clock: _Clock) -> Finished:

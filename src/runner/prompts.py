@@ -1,23 +1,49 @@
-"""Prompts to tokens for one loaded model, or why not. Knows no job and no engine. May take seconds: not for asyncio's thread."""
+"""Prompts to tokens for one loaded model, or why not. Knows no job and no engine."""
 
-from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from src.errors import FIELD, ContextLengthExceeded, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
+from src.runner.turns import Turns
 from src.text.dialect import Dialect
-from src.text.tokenizer import Tokenizer
+from src.text.tokenizer.base import Tokenizer
+
+THREADS = max(2, min(4, os.cpu_count() or 1))  # long prompts take their time, and the streams of others must not wait for them
 
 
 class Prompts:
-    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int, most: int = 0) -> None:
-        """`dialect` is None where the model has no chat template. `most`: tokens of a prompt; 0: any."""
+    """`encode`, `encode_input` and `render` may take seconds: not for asyncio's thread."""
+
+    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int, vocab_size: int, most: int = 0) -> None:
+        """`dialect` is None where the model has no chat template. `vocab_size` is the engine's: the tokenizer of a broken model may
+        know more tokens. `most`: tokens of a prompt; 0: unlimited."""
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._context_length = context_length
+        self._vocab_size = min(vocab_size, tokenizer.vocab_size)
         self._most = most
+        self._turns = Turns(THREADS, "prompts")
+
+    def close(self) -> None:
+        """No request may be running."""
+        self._turns.close()
+
+    async def encoded(self, prompts: Sequence[ChatPrompt | TextPrompt | TokenPrompt], key: str) -> list[list[int]]:
+        """One after another, each in the key's turn."""
+        return [await self._turns.run(key, partial(self.encode, prompt)) for prompt in prompts]
+
+    async def encoded_inputs(self, prompts: Sequence[TextPrompt | TokenPrompt], key: str) -> list[list[int]]:
+        return [await self._turns.run(key, partial(self.encode_input, prompt)) for prompt in prompts]
 
     def encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[int]:
         """The prompt's tokens, some and not too many."""
         param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
         tokens = self._tokens_of(prompt, param)
+        if not tokens and isinstance(prompt, TextPrompt):  # begins a document, as in OpenAI's API: behind the end of another one
+            tokens = list(self._tokenizer.end_tokens[:1])
         if not tokens:
             raise InvalidValue("The prompt is empty.", param)
         if len(tokens) >= self._context_length:
@@ -28,7 +54,7 @@ class Prompts:
     def encode_input(self, prompt: TextPrompt | TokenPrompt) -> list[int]:
         """Tokens of a text that is to be embedded: they may fill the context."""
         tokens = self._tokens_of(prompt, "input")
-        closing = self._tokenizer.closing_token
+        closing = self._tokenizer.embedding_end_token
         if closing is not None and isinstance(prompt, TextPrompt) and tokens[-1:] != [closing]:
             tokens = [*tokens, closing]
         if not tokens:
@@ -52,28 +78,31 @@ class Prompts:
         )
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, param: str) -> list[int]:
+        tokens = self._encode(prompt, param)
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
+            raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {self._vocab_size}.", param)
+        return tokens
+
+    def _encode(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, param: str) -> list[int]:
         if isinstance(prompt, ChatPrompt):
-            for message in prompt.messages:
-                self._refuse_if_too_long(message["content"] or "", param)
+            self._refuse_if_too_long("".join(_shown(prompt.messages)), param)
             text = self.render(prompt)
             self._refuse_if_too_long(text, param)
             return self._tokenizer.encode(text, add_bos=True)
         if isinstance(prompt, TextPrompt):
             self._refuse_if_too_long(prompt.text, param)
             if prompt.suffix is not None:
-                return self._around_a_gap(prompt.text, prompt.suffix)
+                return self._fill_in_the_middle(prompt.text, prompt.suffix)
             return self._tokenizer.encode(prompt.text, add_bos=True)
-        if not all(0 <= token < self._tokenizer.vocab_size for token in prompt.tokens):
-            raise InvalidValue(f"{param} has a token id outside the model's vocabulary of {self._tokenizer.vocab_size}.", param)
         return prompt.tokens
 
-    def _around_a_gap(self, prefix: str, suffix: str) -> list[int]:
-        """Prefix, suffix, then what comes between: Bavarian et al., "Efficient training of language models to fill in the
-        middle", 2022, there called PSM."""
-        if self._tokenizer.gap is None:
-            raise UnsupportedField("suffix: this model cannot fill a gap, its vocabulary has no tokens for that.", "suffix")
+    def _fill_in_the_middle(self, prefix: str, suffix: str) -> list[int]:
+        """Prefix, suffix, then what comes between, called PSM in Bavarian et al., "Efficient training of language models to fill in the
+        middle", 2022."""
+        if self._tokenizer.fim_tokens is None:
+            raise UnsupportedField("suffix: this model does not support fill-in-the-middle: its vocabulary has no tokens for it.", "suffix")
         self._refuse_if_too_long(suffix, "suffix")
-        before, after, between = self._tokenizer.gap
+        before, after, between = self._tokenizer.fim_tokens
         bos = [] if self._tokenizer.bos_token is None else [self._tokenizer.bos_token]
         texts = (self._tokenizer.encode(text, add_bos=False) for text in (prefix, suffix))
         return [*bos, before, *next(texts), after, *next(texts), between]
@@ -87,7 +116,7 @@ class Prompts:
 
     def _refuse_beyond_most(self, length: int, param: str) -> None:
         if self._most and length > self._most:
-            raise ContextLengthExceeded(f"{param} is too long: MAX_PROMPT_TOKENS allows {self._most} tokens. Shorten it.", param)
+            raise ContextLengthExceeded(f"{FIELD} is too long: MAX_PROMPT_TOKENS allows {self._most} tokens. Shorten it.", param)
 
     def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(
@@ -96,3 +125,10 @@ class Prompts:
             "Shorten it, or raise CONTEXT_LENGTH.",
             param,
         )
+
+
+def _shown(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The texts of a chat that stand in the prompt whatever the template: not the reasoning, which many leave out."""
+    for message in messages:
+        yield message["content"] or ""
+        yield from (call["function"]["arguments"] for call in message.get("tool_calls", ()))

@@ -1,14 +1,14 @@
 """How fast places become free, for who has to be told when to come again. Knows no request."""
 
-import math
 import time
 from collections import deque
 
+from src.protocol import retry_after_seconds
+
 WINDOW = 60.0  # seconds that count
-LONGEST = 120  # seconds: SDKs do not try again by themselves where they are told more
 
 
-class Pace:
+class PlaceEstimate:
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._ends: deque[float] = deque()  # monotonic seconds, one a place
@@ -24,4 +24,4 @@ class Pace:
         now = time.monotonic()
         recent = [at for at in self._ends if now - at <= WINDOW]
         watched = min(WINDOW, now - self._since)
-        return max(1, min(LONGEST, math.ceil(watched * places / max(1, len(recent)))))
+        return retry_after_seconds(watched * places / max(1, len(recent)))

@@ -2,28 +2,32 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from loguru import logger
+from msgspec.structs import replace
 
-from src.errors import InternalError, InvalidValue, QueueTimeout, ServiceError, TooManyRequests
-from src.listening import listen
+from src.errors import InternalError, QueueTimeout, ServiceError
 from src.protocol import (
     AskStats,
+    Detokenize,
+    Embed,
     Failed,
     Generate,
     Message,
     ProtocolError,
     RunnerRequest,
     RunnerStats,
+    Tokenize,
     decode,
     encode,
 )
-from src.runner.loop import EngineLoop
-from src.runner.pace import Pace
+from src.protocol.listen import UnixServer
+from src.runner.engine_loop import EngineLoop
+from src.runner.places import Places
 
+Asked = Generate | Embed | Tokenize | Detokenize
 Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its events; closing them cancels it
 
 
@@ -40,22 +44,20 @@ class RunnerServer:
         """`answers`: for each kind of request, what answers it. They may raise ServiceError."""
         self._loop = loop
         self._answers = answers
-        self._max_requests = max_requests
         self._on_first_answer: Callable[[], None] | None = on_first_answer
-        self._pace = Pace()
+        self._places = Places(max_requests)
+        self._open = 0  # sequences of requests for text, and other requests; running and waiting
         self._resumed = 0  # requests that another runner had begun
-        self._open = 0  # choices of requests, running and waiting
         self._connections: set[asyncio.Task[None]] = set()
 
     async def bind(self, path: str) -> None:
         """From here on the socket can be connected to."""
-        self._path = path
-        self._server = await listen(path, self._connected)
+        self._server = UnixServer(path, self._connected)
+        await self._server.start()
 
     async def drain(self) -> None:
         """Accept nothing more, and let the running requests end."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        self._server.unlink()
         await asyncio.sleep(0.05)  # those that connected a moment before are still to be accepted: a close would reset them
         self._server.close()
         while self._connections:
@@ -107,56 +109,36 @@ class RunnerServer:
                 writer.write(encode(event))
                 await writer.drain()
 
-    async def _events(self, request: Message) -> AsyncGenerator[Message, None]:
-        choices = request.n * len(request.prompts) if isinstance(request, Generate) else 1
-        if choices > self._max_requests:
-            text = f"{choices} sequences are asked for at once, but MAX_CONCURRENT_REQUESTS allows {self._max_requests}. Ask for fewer."
-            yield Failed.of(InvalidValue(text, "n" if isinstance(request, Generate) and request.n > 1 else "prompt"))
-            return
-        if self._open + choices > self._max_requests:
-            error = TooManyRequests(
-                f"{self._open} sequences are running or waiting on this model; with this request they would be more than "
-                f"the {self._max_requests} that MAX_CONCURRENT_REQUESTS allows.",
-                retry_after=self._pace.seconds_for(self._open + choices - self._max_requests),
-            )
-            yield Failed.of(error)
-            return
-        self._open += choices
-        self._resumed += isinstance(request, Generate) and bool(request.deaths or request.resume)
+    async def _events(self, request: Asked) -> AsyncGenerator[Message, None]:
+        resumed = isinstance(request, Generate) and bool(request.crashes or request.resume)
+        sequences = request.n * len(request.prompts) if isinstance(request, Generate) else 1
         try:
-            async with contextlib.aclosing(self._answers[type(request)](request)) as events:
-                async for event in events:
-                    yield event
+            with self._places.hold(request.key, self._places.wanted(request), resumed=resumed):
+                self._resumed += resumed
+                self._open += sequences
+                try:
+                    async with contextlib.aclosing(self._answers[type(request)](request)) as events:
+                        async for event in events:
+                            yield event
+                finally:
+                    self._open -= sequences
             if self._on_first_answer and isinstance(request, Generate):
                 self._on_first_answer()
                 self._on_first_answer = None
         except ServiceError as error:
             if isinstance(error, QueueTimeout):
-                error.retry_after = self._pace.seconds_for(1)
+                error.retry_after = self._places.retry_after()
             yield Failed.of(error)
-        finally:
-            self._open -= choices
-            self._pace.ended(choices)
 
     def stats(self) -> RunnerStats:
-        stats = self._loop.stats()
+        engine = self._loop.stats()
         return RunnerStats(
-            # Of the requests open, those that have no slot wait: in the engine's queue, or for their prompt to be encoded.
-            running=min(stats.running, self._open),
-            waiting=max(0, self._open - stats.running),
-            slots=stats.slots,
-            kv_used=stats.kv_used,
-            kv_total=stats.kv_total,
-            longest_wait=round(stats.longest_wait, 3),
-            admitted=stats.admitted,
-            waited_seconds=round(stats.waited_seconds, 3),
-            prefix_hit=stats.prefix_hit,
-            prefix_asked=stats.prefix_asked,
-            generated=stats.generated,
+            engine=replace(engine, running=min(engine.running, self._open), waiting=max(0, self._open - engine.running)),
             resumed=self._resumed,
+            preempted=self._loop.preempted(),
+            invalid_outputs=self._loop.validity.invalid,
             steps=self._loop.steps,
             step_seconds=round(self._loop.busy_seconds, 3),
-            compute_seconds=round(stats.compute_seconds, 3),
-            tokens_per_second=round(self._loop.tokens_per_second(), 1),
             step_age=round(self._loop.step_age(), 3),
+            tokens_per_second=round(self._loop.tokens_per_second(), 1),
         )

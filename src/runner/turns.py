@@ -1,49 +1,87 @@
-"""Inputs that are embedded between the engine's steps, request by request in turns. Knows no text; for the engine thread alone."""
+"""Threads that keys share: the next piece of work is that of the key whose work has taken least of their time."""
 
-from collections import deque
-from collections.abc import Generator
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
-from src.engines.base import Engine
-from src.errors import EngineError
+Result = TypeVar("Result")
 
 
-class Vector(msgspec.Struct, frozen=True, kw_only=True):
-    """What a piece of work brought to its end: the next input's vector, or why there is none."""
-
-    request_id: int
-    values: list[float] = []
-    error: EngineError | None = None
+class _Piece(NamedTuple):
+    work: Callable[[], Any]
+    result: "asyncio.Future[Any]"
 
 
 class Turns:
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[int, Generator[list[float] | None, None, None]]] = deque()
+    """For the asyncio thread alone. A key that comes anew begins with as much time as the key whose turn it is has taken."""
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def __init__(self, threads: int, name: str) -> None:
+        """Of several threads, one key has all but one at most: whoever comes finds one."""
+        self._most_of_one = max(1, threads - 1)
+        self._running: Counter[str] = Counter()  # pieces, by key
+        self._pool = ThreadPoolExecutor(threads, name)
+        self._threads = self._free = threads
+        self._lines: dict[str, deque[_Piece]] = {}  # of keys that wait
+        self._taken: dict[str, float] = {}  # seconds, by key
+        self._level = 0.0  # those of the key that had the last turn
 
-    def add(self, request_id: int, engine: Engine, inputs: list[list[int]]) -> None:
-        self._waiting.append((request_id, engine.embed(inputs)))
-
-    def cancel(self, request_id: int) -> None:
-        """Forget a request. Unknown ids are ignored."""
-        for turn in [turn for turn in self._waiting if turn[0] == request_id]:
-            self._waiting.remove(turn)
-            turn[1].close()
-
-    def advance(self) -> Vector | None:
-        """Do one piece of work. After a vector the next request has its turn."""
-        if not self._waiting:
-            return None
-        request_id, vectors = self._waiting[0]
+    async def run(self, key: str, work: Callable[[], Result]) -> Result:
+        """What `work` returns or raises in a thread. Cancelled while it waits for its turn, it is never done."""
+        piece = _Piece(work, asyncio.get_running_loop().create_future())
+        self._taken[key] = max(self._level, self._taken.get(key, 0.0))
+        self._lines.setdefault(key, deque()).append(piece)
+        self._begin()
         try:
-            values = next(vectors)
-        except (StopIteration, EngineError) as ended:
-            self._waiting.popleft()
-            return Vector(request_id=request_id, error=ended) if isinstance(ended, EngineError) else None
-        if values is None:
-            return None
-        self._waiting.rotate(-1)
-        return Vector(request_id=request_id, values=values)
+            result: Result = await piece.result
+            return result
+        except asyncio.CancelledError:
+            self._leave(key, piece)
+            raise
+
+    def close(self) -> None:
+        """Nothing may be waiting."""
+        self._pool.shutdown()
+
+    def _begin(self) -> None:
+        while self._free and (keys := [key for key in self._lines if self._running[key] < self._most_of_one]):
+            key = min(keys, key=self._taken.__getitem__)
+            piece = self._lines[key][0]
+            self._leave(key, piece)
+            self._level = self._taken[key]
+            self._free -= 1
+            self._running[key] += 1
+            self._start(key, piece)
+
+    def _start(self, key: str, piece: _Piece) -> None:
+        began, loop = time.monotonic(), piece.result.get_loop()
+
+        def ended(done: Future[Any]) -> None:
+            loop.call_soon_threadsafe(self._end, key, piece, done, time.monotonic() - began)
+
+        self._pool.submit(piece.work).add_done_callback(ended)
+
+    def _end(self, key: str, piece: _Piece, done: Future[Any], seconds: float) -> None:
+        self._free += 1
+        self._running[key] -= 1
+        self._taken[key] += seconds
+        if not piece.result.done():  # else its client has left
+            if error := done.exception():
+                piece.result.set_exception(error)
+            else:
+                piece.result.set_result(done.result())
+        self._begin()
+        if self._free == self._threads:  # nobody is left to be fair to
+            self._taken.clear()
+            self._running.clear()
+            self._level = 0.0
+
+    def _leave(self, key: str, piece: _Piece) -> None:
+        """Take a piece out of its line, where it still is in it."""
+        line = self._lines.get(key, deque())
+        if piece in line:
+            line.remove(piece)
+        if not line:
+            self._lines.pop(key, None)

@@ -6,6 +6,7 @@ imports them (pydantic-settings does): pydantic and python-dotenv alone do not.
 
 import os
 import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -13,9 +14,8 @@ from typing import Literal
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 
-from src import private
+from src import ROOT, secret_files
 from src.errors import SettingsError
-from src.settings.group import ROOT
 from src.settings.limits import Limits
 from src.settings.models import Models
 from src.settings.server import Server
@@ -31,46 +31,56 @@ class Settings(Limits, Models, Server):
 
     # Answers that are kept
     resume_seconds: float = Field(
-        30, ge=0, le=3600, description="seconds an answer goes on without a client, if its request has an Idempotency-Key"
+        30, ge=0, le=3600, description="seconds that an answer with an Idempotency-Key continues without a client"
     )
-    idempotency_seconds: float = Field(600, ge=0, le=86_400, description="seconds an answer is kept for its Idempotency-Key")
-    idempotency_max_answers: int = Field(1000, ge=0, description="ended answers kept for their Idempotency-Key; the oldest go first")
-    idempotency_max_bytes: int = Field(64 * 2**20, ge=0, description="size of the ended answers kept, in all")
+    idempotency_seconds: float = Field(600, ge=0, le=86_400, description="seconds that an answer is kept for its Idempotency-Key")
+    idempotency_max_answers: int = Field(
+        1000, ge=0, description="finished answers kept for their Idempotency-Key; the oldest of the API key with most are dropped first"
+    )
+    idempotency_max_bytes: int = Field(
+        64 * 2**20,
+        ge=2**20,
+        description="bytes of answers kept, in all, with their requests and those that still run (half of them for one API key)",
+    )
     response_store_size: int = Field(
-        0, ge=0, description="responses kept for previous_response_id, till the server stops; the oldest go first; 0: none"
+        0,
+        ge=0,
+        description="responses stored for previous_response_id until the server stops; the oldest of the API key with most are dropped "
+        "first; 0 = none",
     )
+    response_store_max_bytes: int = Field(64 * 2**20, ge=1, description="bytes of responses stored, in all")
 
     # Rate limits
-    rate_limit_requests: int = Field(0, ge=0, description="requests for text that a key may send a minute; 0: any")
-    rate_limit_tokens: int = Field(0, ge=0, description="tokens a minute of a key, of prompts and completions; 0: any")
-    rate_limit_concurrent: int = Field(0, ge=0, description="requests of a key that may run at a time; 0: any")
-    rate_limit_address_requests: int = Field(0, ge=0, description="requests for text that an address may send a minute; 0: any")
-    rate_limit_address_tokens: int = Field(0, ge=0, description="tokens a minute of an address; 0: any")
-    rate_limit_address_concurrent: int = Field(0, ge=0, description="requests of an address that may run at a time; 0: any")
+    rate_limit_requests: int = Field(0, ge=0, description="requests per minute and key; 0 = unlimited")
+    rate_limit_tokens: int = Field(0, ge=0, description="tokens per minute and key, prompts and completions together; 0 = unlimited")
+    rate_limit_concurrent: int = Field(0, ge=0, description="sequences (n × prompts) of a key at a time; 0 = unlimited")
+    rate_limit_address_requests: int = Field(0, ge=0, description="requests per minute and client address; 0 = unlimited")
+    rate_limit_address_tokens: int = Field(0, ge=0, description="tokens per minute and client address; 0 = unlimited")
+    rate_limit_address_concurrent: int = Field(0, ge=0, description="sequences of a client address at a time; 0 = unlimited")
     rate_limit_storage: str = Field(
-        "memory", repr=False, description="where they are counted: memory (each worker for itself), or redis://HOST:PORT/DB, shared by all"
+        "memory", repr=False, description="where rate limits are counted: memory (each worker by itself), or redis://HOST:PORT/DB (shared)"
     )
-    rate_limit_storage_file: str = Field("", description="file that holds the RATE_LIMIT_STORAGE, instead of it")
-    rate_limit_fail_open: bool = Field(True, description="let requests through while Redis cannot be reached; else they get a 503")
+    rate_limit_storage_file: str = Field("", description="file that holds the RATE_LIMIT_STORAGE")
+    rate_limit_fail_open: bool = Field(True, description="accept requests while Redis is unreachable; otherwise they get a 503")
 
     # Metrics
-    metrics: bool = Field(True, description="offer figures for Prometheus")
+    metrics: bool = Field(True, description="offer metrics for Prometheus")
     metrics_address: str = Field(
         "",
         pattern=r"^(|[^\s:]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5})$",
-        description="host:port that offers them, and asks for no key; empty: GET /metrics",
+        description="separate host:port for the metrics, which requires no key; empty = GET /metrics",
     )
     otel_exporter_otlp_endpoint: str = Field(
-        "", pattern=r"^(|https?://\S+)$", description="where traces go, by OTLP over HTTP (http://127.0.0.1:4318); empty: nowhere"
+        "", pattern=r"^(|https?://\S+)$", description="endpoint for traces, OTLP over HTTP (http://127.0.0.1:4318); empty = no traces"
     )
 
     # Logs
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="TRACE, DEBUG, INFO, WARNING or ERROR")
-    log_format: Literal["text", "json"] = Field("text", description="text, or json: one object a line")
-    log_dir: str = Field("logs", min_length=1, description="folder the logs are written to")
-    enable_log_file: bool = Field(True, description="write log files, not only to the terminal")
-    log_retention_days: int = Field(30, ge=1, description="days a log file is kept")
-    temp_retention_days: int = Field(7, ge=1, description="days an unfinished download is kept")
+    log_format: Literal["text", "json"] = Field("text", description="text, or json (one object per line)")
+    log_dir: str = Field("logs", min_length=1, description="folder for the log files")
+    enable_log_file: bool = Field(True, description="write log files in addition to the terminal")
+    log_retention_days: int = Field(30, ge=1, description="days that a log file is kept")
+    temp_retention_days: int = Field(7, ge=1, description="days that an unfinished download is kept")
 
     @field_validator("rate_limit_storage")
     @classmethod
@@ -108,15 +118,15 @@ class Settings(Limits, Models, Server):
         return found
 
     @classmethod
-    def load(cls, env_file: Path | None = ROOT / ".env") -> "Settings":
+    def load(cls, env_file: Path | None = ROOT / ".env", environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read the environment over `env_file` over the defaults. An empty value counts as not set.
 
         Raises SettingsError with one line: key, value, what was expected.
         """
         in_file = dotenv_values(env_file) if env_file else {}
         if env_file and any(_is_secret(name, in_file.get(name.upper())) for name in SECRETS):
-            private.check_mode(env_file, f"{env_file.name} holds secrets")
-        found = {**in_file, **os.environ}
+            secret_files.check_mode(env_file, f"{env_file.name} holds secrets")
+        found = {**in_file, **environ}
         values = {name: found[name.upper()] for name in cls.model_fields if found.get(name.upper())}
         for name in (
             "inference_engine",
@@ -161,7 +171,7 @@ class Settings(Limits, Models, Server):
         path = getattr(self, f"{name}_file")
         if not path:
             return ""
-        if not (text := private.read(ROOT / path, f"{name.upper()}_FILE").strip()):
+        if not (text := secret_files.read(ROOT / path, f"{name.upper()}_FILE").strip()):
             raise SettingsError(f"{name.upper()}_FILE={path!r} is wrong: expected a file that is not empty")
         return text
 

@@ -1,10 +1,6 @@
-"""What the groups of settings are made of. Knows no setting."""
-
-from pathlib import Path
+"""What the groups of settings are made of."""
 
 from pydantic import BaseModel, ConfigDict
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Group(BaseModel):

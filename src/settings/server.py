@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from src.settings.group import ROOT, Group, words
+from src import ROOT
+from src.settings.group import Group, words
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+")
 
@@ -16,26 +17,43 @@ class Server(Group):
     # The server
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8001, ge=1, le=65535, description="TCP port to listen on")
-    debug: bool = Field(False, description="development: reload gateway code when it changes (the model stays loaded)")
-    workers: int = Field(1, ge=1, le=64, description="HTTP worker processes; they all share the one loaded model")
+    debug: bool = Field(False, description="development mode: reload the gateway's code when it changes (the model stays loaded)")
+    workers: int = Field(1, ge=1, le=64, description="HTTP worker processes; all of them share the loaded models")
     worker_class: Literal["gevent"] = Field("gevent", description="Gunicorn's worker class")
-    worker_connections: int = Field(1000, ge=1, description="connections one worker holds at a time")
-    max_requests: int = Field(0, ge=0, description="requests after which a worker is replaced; 0: never")
-    max_requests_jitter: int = Field(0, ge=0, description="up to so many requests more, drawn per worker")
-    shutdown_grace_seconds: float = Field(30, ge=0, le=3600, description="time running requests get to end when the server stops")
-    run_dir: str = Field("", max_length=80, description="private folder for the processes' sockets; empty: a new one under the temp folder")
+    worker_connections: int = Field(1000, ge=1, description="connections that one worker accepts at a time")
+    max_connections_per_address: int = Field(
+        256,
+        ge=0,
+        description="connections of one client address that one worker accepts at a time, trusted proxies and this machine excepted; "
+        "0 = unlimited",
+    )
+    max_requests: int = Field(0, ge=0, description="requests after which a worker is replaced; 0 = never")
+    max_requests_jitter: int = Field(
+        0, ge=0, description="random number of requests added to MAX_REQUESTS, up to this many, drawn per worker"
+    )
+    shutdown_grace_seconds: float = Field(
+        30, ge=0, le=3600, description="seconds that running requests get to finish when the server stops"
+    )
+    run_dir: str = Field("", max_length=80, description="private folder for the processes' sockets; empty = a new one in the temp folder")
+    allow_core_dumps: bool = Field(False, description="keep the system's limit for core files, which hold prompts and keys")
 
     # Access
-    api_keys_file: str = Field("", description="file of API keys that scripts/manage_keys.py makes; only its owner may read it")
-    api_key: str = Field("", repr=False, description="one API key that may do everything")
-    api_key_file: str = Field("", description="file that holds the API_KEY, instead of it")
-    allow_unauthenticated: bool = Field(False, description="without keys, serve on addresses that are not loopback too")
-    metrics_require_key: bool = Field(True, description="where there are keys, GET /metrics needs one")
-    allowed_hosts: str = Field("", description="names this server may be asked by beside localhost, with commas between; *: any")
-    cors_origins: str = Field("", description="origins whose web pages may use this server, with commas between; *: any")
-    trusted_proxies: str = Field("", description="addresses and networks of proxies whose X-Forwarded-For is believed; unix: a socket's")
-    tls_certfile: str = Field("", description="certificate (PEM, with its chain) to serve https with")
-    tls_keyfile: str = Field("", description="its private key (PEM)")
+    api_keys_file: str = Field("", description="file of API keys, written by scripts/manage_keys.py; only its owner may be able to read it")
+    api_key: str = Field("", repr=False, description="a single API key with every permission")
+    api_key_file: str = Field("", description="file that holds the API_KEY")
+    allow_unauthenticated: bool = Field(False, description="without keys, also serve on addresses other than loopback")
+    admin_from_loopback: bool = Field(
+        False, description="without keys, let every user of this machine download models, make keys and change logs"
+    )
+    metrics_require_key: bool = Field(True, description="when keys are configured, GET /metrics requires one")
+    allowed_hosts: str = Field("", description="comma-separated host names accepted in the Host header besides this machine's; * = all")
+    cors_origins: str = Field("", description="comma-separated origins whose web pages may call this server; * = all")
+    trusted_proxies: str = Field(
+        "",
+        description="comma-separated addresses and networks of proxies whose X-Forwarded-For is trusted; unix = a proxy on a Unix socket",
+    )
+    tls_certfile: str = Field("", description="certificate for HTTPS (PEM, with its chain)")
+    tls_keyfile: str = Field("", description="private key of the certificate (PEM)")
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -1,20 +1,34 @@
-"""Real servers for the tests of the routes, one for each set of settings and shared by a module."""
+"""The service for the tests of the routes, in this process, or served by Gunicorn for what needs that. Shared by a module."""
 
-import httpx
 import pytest
 
-from tests.server import Server
+from tests.support.in_process import InProcess
+from tests.support.server import Server
+
+SETTINGS = {"INFERENCE_ENGINE": "echo", "CONTEXT_LENGTH": 256, "MAX_BODY_BYTES": 250_000, "BODY_TIMEOUT": 1, "ADMIN_FROM_LOOPBACK": "true"}
 
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(INFERENCE_ENGINE="echo", CONTEXT_LENGTH=256, MAX_BODY_BYTES=250_000, BODY_TIMEOUT=1) as running:
+    with InProcess(**SETTINGS) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def http(server):
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with server.http() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def served():
+    with Server(**SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served_http(served):
+    with served.http() as client:
         yield client
 
 

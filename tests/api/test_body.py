@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from tests.api.test_routes import CHAT, COMPLETIONS, HELLO, check_error
-from tests.server import Server
+from tests.support.in_process import InProcess
+from tests.support.openai_api import CHAT, COMPLETIONS, HELLO, check_error
 
 TEXT = {"prompt": "x", "max_tokens": 1}
 
@@ -18,8 +18,8 @@ def ignored(http: httpx.Client, path: str, body: dict) -> str | None:
 @pytest.fixture(scope="module")
 def strict():
     with (
-        Server(INFERENCE_ENGINE="echo", CONTEXT_LENGTH=256, STRICT_FIELDS="true") as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        InProcess(CONTEXT_LENGTH=256, STRICT_FIELDS="true") as server,
+        server.http() as client,
     ):
         yield client
 
@@ -84,7 +84,10 @@ def test_a_name_cannot_break_the_header(http):
 
 
 def test_unknown_fields_are_refused_by_name_where_the_setting_says_so(strict):
-    check_error(strict.post(COMPLETIONS, json={**TEXT, "colour": 1}), 400, "unknown_parameter", "colour")
+    response = strict.post(COMPLETIONS, json={**TEXT, "colour": 1})
+    check_error(response, 400, "unknown_parameter", "colour", told="Unknown field: colour. (STRICT_FIELDS is on.)")
+    # By its own name, also where a chat has a field of that name, which Responses call input.
+    check_error(strict.post("/v1/responses", json={"input": "x", "messages": [1]}), 400, "unknown_parameter", "messages")
     check_error(strict.post(CHAT, json={**HELLO, "stream": True, "prompt": "x"}), 400, "unknown_parameter", "prompt")
     nested = {"messages": [{"role": "user", "content": "b", "mood": 2}]}
     check_error(strict.post(CHAT, json=nested), 400, "unknown_parameter", "messages[0].mood")
@@ -96,7 +99,7 @@ def test_with_the_setting_a_request_of_known_fields_is_answered(strict):
 
 
 def test_a_suffix_is_refused_where_it_cannot_be_honoured(http):
-    check_error(http.post(COMPLETIONS, json={**TEXT, "suffix": "y"}), 400, "unsupported_parameter", "suffix", told="cannot fill a gap")
+    check_error(http.post(COMPLETIONS, json={**TEXT, "suffix": "y"}), 400, "unsupported_parameter", "suffix", told="fill-in-the-middle")
     check_error(http.post(COMPLETIONS, json={**TEXT, "suffix": "y", "echo": True}), 400, "invalid_value", "suffix")
     check_error(http.post(COMPLETIONS, json={"prompt": [120], "suffix": "y"}), 400, "invalid_value", "suffix")
     check_error(http.post(CHAT, json={**HELLO, "suffix": "y"}), 400, "unsupported_parameter", "suffix")

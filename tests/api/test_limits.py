@@ -1,168 +1,143 @@
-"""Each limit of a field is a setting: what it allows passes, one more is refused by the field's place and the setting's name."""
+"""The limits that the gateway and the runner hold together: each by its status, code, param and setting."""
 
+import time
+
+import httpx
 import pytest
 
-from src.api.app import create_app
-from src.api.openapi import describe
-from src.api.schema import (
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    MessagesRequest,
-    ResponsesRequest,
-    parse,
+from tests.support.in_process import InProcess
+from tests.support.server import wait_until
+
+QUEUE = 1
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with InProcess(
+        ECHO_STEP_MS=20,
+        MAX_PARALLEL_SEQUENCES=1,
+        QUEUE_TIMEOUT=QUEUE,
+        MAX_CONCURRENT_REQUESTS=4,
+        MAX_PROMPT_TOKENS=200,
+        MAX_COMPLETION_TOKENS=150,
+        MAX_JSON_DEPTH=10,
+        MAX_JSON_CONTAINERS=1000,
+        MAX_JSON_VALUES=2000,
+        MAX_ANSWER_LOGPROBS=100,
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with server.http() as client:
+        yield client
+
+
+def refused(http: httpx.Client, path: str, body: dict, status: int, code: str, param: str | None, told: str) -> httpx.Response:
+    response = http.post(path, json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (status, code, param)
+    assert told in error["message"]
+    return response
+
+
+def test_who_waits_too_long_for_a_place_is_told_when_to_come_again(server, http):
+    with http.stream("POST", COMPLETIONS, json={"model": "echo", "prompt": "x", "ignore_eos": True, "stream": True}):
+        wait_until(lambda: server.status()["requests"]["running"] == 1)
+        response = refused(http, COMPLETIONS, {"prompt": "y"}, 503, "queue_timeout", None, "QUEUE_TIMEOUT allows, 1 s")
+        assert 1 <= int(response.headers["retry-after"]) <= 120
+        streamed = refused(http, COMPLETIONS, {"prompt": "y", "stream": True}, 503, "queue_timeout", None, "QUEUE_TIMEOUT")
+        assert streamed.headers["content-type"] == "application/json"
+        assert server.status()["requests"]["running"] == 1  # it goes on, though it takes longer than that
+        assert server.status()["requests"]["waiting"] == 0
+    assert http.post(COMPLETIONS, json={"prompt": "abc", "max_tokens": 3}).json()["choices"][0]["text"] == "abc"
+
+
+def test_who_is_begun_in_time_may_take_longer_than_the_queue_lets_wait(http):
+    answer = http.post(COMPLETIONS, json={"prompt": "z" * 100, "max_tokens": 100}).json()  # 100 steps of 20 ms
+    assert answer["choices"][0]["text"] == "z" * 100
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (COMPLETIONS, {"prompt": "x" * 201}, "prompt"),
+        (COMPLETIONS, {"prompt": [1] * 201}, "prompt"),
+        (COMPLETIONS, {"prompt": "x" * 100_000}, "prompt"),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 201}]}, "messages"),
+        (EMBEDDINGS, {"input": "x" * 201}, "input"),
+    ],
 )
-from src.errors import InvalidSchema, InvalidValue
-from src.settings import Limits, Settings
-from src.text.grammar import Limits as GrammarLimits
-from src.text.grammar import source_of
-
-USER = {"role": "user", "content": "x"}
-CHAT = {"messages": [USER]}
-TEXT = {"prompt": "x"}
-MESSAGES = {"messages": [USER], "max_tokens": 1}
+def test_a_prompt_has_as_many_tokens_as_the_setting_allows(http, path, body, param):
+    told = "MAX_PROMPT_TOKENS allows 200" if len(str(body)) < 1000 else ""  # beyond the context, that is told
+    refused(http, path, body, 400, "context_length_exceeded", param, told)
 
 
-def tool(name: str = "f", **fields: object) -> dict:
-    return {"type": "function", "function": {"name": name, **fields}}
+def test_a_prompt_may_have_as_many(http):
+    assert http.post(COMPLETIONS, json={"prompt": "x" * 200, "max_tokens": 1}).status_code == 200
 
 
-def calls(count: int) -> dict:
-    made = [{"id": f"c{index}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for index in range(count)]
-    return {"role": "assistant", "content": None, "tool_calls": made}
+def test_an_answer_has_as_many_tokens_as_the_setting_allows(http):
+    body = {"prompt": "x" * 190, "ignore_eos": True}
+    [choice] = http.post(COMPLETIONS, json=body).json()["choices"]
+    assert (len(choice["text"]), choice["finish_reason"]) == (150, "length")
+    refused(http, COMPLETIONS, {**body, "max_tokens": 151}, 400, "invalid_value", "max_tokens", "MAX_COMPLETION_TOKENS allows 150")
 
 
-def parts(count: int) -> list:
-    return [{"type": "text", "text": "x"}] * count
+def test_a_request_for_more_sequences_than_can_ever_run_is_not_told_to_come_again(http):
+    told = "MAX_CONCURRENT_REQUESTS allows 4"
+    refused(http, COMPLETIONS, {"prompt": "x", "n": 5}, 400, "invalid_value", "n", told)
+    refused(http, COMPLETIONS, {"prompt": ["x"] * 5}, 400, "invalid_value", "prompt", told)
 
 
-def deep(levels: int) -> dict:
-    schema: dict = {}
-    for _ in range(levels - 1):
-        schema = {"items": schema}
-    return schema
+def test_choices_tokens_and_logprobs_have_a_bound_together(http):
+    told = "must be at most 4, or ask for fewer choices or logprobs: of 8 choices with 3 logprobs at each token"
+    body = {"prompt": ["x", "y"], "n": 2, "logprobs": 4, "max_tokens": 5}
+    assert http.post(COMPLETIONS, json=body).status_code == 200  # 2 x 2 x 5 x (1 + 4)
+    for more in ({"max_tokens": 6}, {"logprobs": 5}, {"max_tokens": None}):
+        refused(http, COMPLETIONS, {**body, **more}, 400, "invalid_value", "max_tokens", "MAX_ANSWER_LOGPROBS allows 100")
+    assert http.post(COMPLETIONS, json={**body, "max_tokens": 10, "logprobs": None}).status_code == 200
+    chat = {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 2, "max_tokens": 5}
+    refused(http, CHAT, {**chat, "n": 8}, 400, "invalid_value", "max_tokens", told)
+    refused(http, "/v1/responses", {"input": "x", "top_logprobs": 20}, 400, "invalid_value", "max_output_tokens", "must be at most 4,")
+    assert http.post(CHAT, json={**chat, "n": 4}).status_code == 200
 
 
-# setting, kind, a body that asks for so much of it, the param of what is too much
-CASES = [
-    ("max_messages", ChatRequest, lambda size: {"messages": [USER] * size}, "messages"),
-    ("max_messages", MessagesRequest, lambda size: {**MESSAGES, "messages": [USER] * size}, "messages"),
-    ("max_content_parts", ChatRequest, lambda size: {"messages": [{"role": "user", "content": parts(size)}]}, "messages[0].content"),
-    (
-        "max_content_parts",
-        MessagesRequest,
-        lambda size: {**MESSAGES, "messages": [{"role": "user", "content": parts(size)}]},
-        "messages[0].content",
-    ),
-    ("max_content_parts", ResponsesRequest, lambda size: {"input": [{"role": "user", "content": parts(size)}]}, "input[0].content"),
-    ("max_input_items", ResponsesRequest, lambda size: {"input": [USER] * size}, "input"),
-    ("max_tool_calls", ChatRequest, lambda size: {"messages": [calls(size)]}, "messages[0].tool_calls"),
-    ("max_prompts", CompletionRequest, lambda size: {"prompt": ["x"] * size}, "prompt"),
-    ("max_prompts", CompletionRequest, lambda size: {"prompt": [[1]] * size}, "prompt"),
-    ("max_inputs", EmbeddingRequest, lambda size: {"input": ["x"] * size}, "input"),
-    ("max_inputs", EmbeddingRequest, lambda size: {"input": [[1]] * size}, "input"),
-    ("max_completion_tokens", ChatRequest, lambda size: {**CHAT, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", ChatRequest, lambda size: {**CHAT, "max_completion_tokens": size}, "max_completion_tokens"),
-    ("max_completion_tokens", CompletionRequest, lambda size: {**TEXT, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", MessagesRequest, lambda size: {**MESSAGES, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", ResponsesRequest, lambda size: {"input": "x", "max_output_tokens": size}, "max_output_tokens"),
-    ("max_n", ChatRequest, lambda size: {**CHAT, "n": size}, "n"),
-    ("max_n", CompletionRequest, lambda size: {**TEXT, "n": size}, "n"),
-    ("max_logprobs", ChatRequest, lambda size: {**CHAT, "logprobs": True, "top_logprobs": size}, "top_logprobs"),
-    ("max_logprobs", CompletionRequest, lambda size: {**TEXT, "logprobs": size}, "logprobs"),
-    ("max_logprobs", ResponsesRequest, lambda size: {"input": "x", "top_logprobs": size}, "top_logprobs"),
-    ("max_stop", ChatRequest, lambda size: {**CHAT, "stop": ["x"] * size}, "stop"),
-    ("max_stop", MessagesRequest, lambda size: {**MESSAGES, "stop_sequences": ["x"] * size}, "stop_sequences"),
-    ("max_stop_length", ChatRequest, lambda size: {**CHAT, "stop": "x" * size}, "stop"),
-    ("max_stop_length", CompletionRequest, lambda size: {**TEXT, "stop": ["a", "x" * size]}, "stop[1]"),
-    ("max_stop_token_ids", ChatRequest, lambda size: {**CHAT, "stop_token_ids": [1] * size}, "stop_token_ids"),
-    ("max_logit_bias", ChatRequest, lambda size: {**CHAT, "logit_bias": {str(token): 1 for token in range(size)}}, "logit_bias"),
-    ("max_tools", ChatRequest, lambda size: {**CHAT, "tools": [tool(f"f{index}") for index in range(size)]}, "tools"),
-    ("max_tools", MessagesRequest, lambda size: {**MESSAGES, "tools": [{"name": "f", "input_schema": {}}] * size}, "tools"),
-    ("max_tools", ResponsesRequest, lambda size: {"input": "x", "tools": [{"type": "function", "name": "f"}] * size}, "tools"),
-    ("max_tool_description", ChatRequest, lambda size: {**CHAT, "tools": [tool(description="x" * size)]}, "tools[0].function.description"),
-    ("max_grammar_depth", ChatRequest, lambda size: {**CHAT, "tools": [tool(parameters=deep(size))]}, "tools[0].function.parameters"),
-    (
-        "max_grammar_bytes",
-        ChatRequest,
-        lambda size: {**CHAT, "tools": [tool(parameters={"a": "x" * (size - 9)})]},
-        "tools[0].function.parameters",
-    ),
-    (
-        "max_template_variables",
-        ChatRequest,
-        lambda size: {**CHAT, "chat_template_kwargs": {f"v{index}": 1 for index in range(size)}},
-        "chat_template_kwargs",
-    ),
-    ("max_template_variable_length", ChatRequest, lambda size: {**CHAT, "chat_template_kwargs": {"v": "x" * size}}, "chat_template_kwargs"),
-    ("max_grammar_choices", ChatRequest, lambda size: {**CHAT, "guided_choice": ["x"] * size}, "guided_choice"),
-]
+@pytest.mark.parametrize("closing", [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+def test_a_body_is_nested_as_deep_as_the_setting_allows(http, closing):
+    def nested(levels: int) -> bytes:
+        return b'{"prompt": "x", "max_tokens": 1, "user": ' + (closing[0] * (levels - 1) + "1" + closing[1] * (levels - 1)).encode() + b"}"
+
+    headers = {"Content-Type": "application/json"}
+    assert http.post(COMPLETIONS, content=nested(10), headers=headers).status_code == 200
+    for levels in (11, 64, 900):
+        response = http.post(COMPLETIONS, content=nested(levels), headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+        assert "MAX_JSON_DEPTH allows 10 levels" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("setting", "kind", "body", "param"), CASES)
-def test_what_a_limit_allows_passes_and_one_more_is_refused_by_its_name(setting, kind, body, param):
-    most = 3 if setting == "max_logprobs" else 20
-    limits = Settings(**{setting: most})
-    parse(kind, body(most), limits)
-    with pytest.raises(InvalidValue, match=f"{setting.upper()} allows {most}") as raised:
-        parse(kind, body(most + 1), limits)
-    assert raised.value.param == param
+def test_a_body_has_as_many_objects_and_lists_as_the_setting_allows(http):
+    body = {"prompt": "x", "max_tokens": 1}
+    assert http.post(COMPLETIONS, json={**body, "user": [[]] * 998}).status_code == 200  # with the body and the list
+    refused(http, COMPLETIONS, {**body, "user": [[]] * 999}, 400, "invalid_json", None, "MAX_JSON_CONTAINERS allows 1000")
+    assert http.post(COMPLETIONS, json={**body, "user": "[" * 2000}).status_code == 200
 
 
-OF_GRAMMARS = [
-    ("max_grammar_bytes", {"bytes": 20}, "regex", "x" * 20, "x" * 21),
-    ("max_grammar_depth", {"depth": 2}, "json_schema", '{"items": {}}', '{"items": {"items": {}}}'),
-    ("max_grammar_properties", {"properties": 1}, "json_schema", '{"properties": {"a": {}}}', '{"properties": {"a": {}, "b": {}}}'),
-]
+def test_a_body_has_as_many_values_as_the_setting_allows(http):
+    body = {"prompt": "x", "max_tokens": 1}
+    assert http.post(COMPLETIONS, json={**body, "user": [1] * 1996}).status_code == 200  # with the three, and one more for the list
+    for items in ([1] * 1998, [""] * 1998, [None] * 5000):
+        refused(http, COMPLETIONS, {**body, "user": items}, 400, "invalid_json", None, "MAX_JSON_VALUES allows 2000")
+    assert http.post(COMPLETIONS, json={**body, "user": "," * 5000}).status_code == 200
 
 
-@pytest.mark.parametrize(("setting", "limit", "form", "right", "wrong"), OF_GRAMMARS)
-def test_a_grammar_has_its_limits_too(setting, limit, form, right, wrong):
-    limits = GrammarLimits(**limit)
-    source_of(form, right, limits, "guided")
-    with pytest.raises(InvalidSchema, match=setting.upper()) as raised:
-        source_of(form, wrong, limits, "guided")
-    assert raised.value.param == "guided"
-
-
-ELSEWHERE = {  # the tests of those that no body shows
-    *("request_timeout", "queue_timeout", "header_timeout", "body_timeout", "send_timeout", "keepalive_timeout"),
-    *(
-        "max_concurrent_requests",
-        "max_request_line",
-        "max_headers",
-        "max_header_bytes",
-        "max_body_bytes",
-        "max_json_depth",
-        "max_json_containers",
-    ),
-    *("max_prompt_tokens", "grammar_compile_seconds", "template_seconds", "strict_fields"),
-}
-
-
-def test_no_limit_is_without_a_case():
-    assert {case[0] for case in (*CASES, *OF_GRAMMARS)} | ELSEWHERE == set(Limits.model_fields)
-
-
-def test_nought_means_any_only_where_it_is_the_default():
-    parse(ChatRequest, {**CHAT, "max_tokens": 2**31 - 1}, Settings(max_completion_tokens=0))
-    with pytest.raises(InvalidValue, match="MAX_STOP allows 0"):
-        parse(ChatRequest, {**CHAT, "stop": ["x"]}, Settings(max_stop=0))
-
-
-def test_a_list_that_is_too_long_is_not_looked_into():
-    with pytest.raises(InvalidValue) as raised:
-        parse(ChatRequest, {"messages": [5] * 21}, Settings(max_messages=20))
-    assert raised.value.param == "messages"
-
-
-def test_the_served_document_has_the_limits_of_this_server():
-    chat = describe(create_app(Settings(max_n=7)))["components"]["schemas"]["ChatRequest"]["properties"]
-    assert [of["maximum"] for of in chat["n"]["anyOf"] if "maximum" in of] == [7]
-    assert "x-setting" not in str(chat)
-
-
-def test_items_of_a_response_are_held_to_the_settings_limits_and_not_to_the_defaults():
-    limits = Settings(max_content_parts=3000)
-    request = parse(ResponsesRequest, {"input": [{"role": "user", "content": parts(2500)}]}, limits)
-    assert len(request.chat(limits=limits)["messages"]) == 1
+@pytest.mark.parametrize("item", [b',""', b",1", b",-1", b",null"], ids=repr)
+@pytest.mark.parametrize(("path", "field"), [(COMPLETIONS, b"prompt"), (EMBEDDINGS, b"input"), ("/v1/detokenize", b"tokens")])
+def test_a_body_of_millions_of_values_is_refused_at_once(http, path, field, item):
+    body = b'{"%s": [1%s]}' % (field, item * (8_000_000 // len(item)))
+    began = time.process_time()
+    response = http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+    assert time.process_time() - began < 1

@@ -1,6 +1,7 @@
 """A GGUF's header is read as it is, and one that lies is refused at once, whatever it promises."""
 
 import contextlib
+import ctypes
 import struct
 import time
 import tracemalloc
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.catalog.facts import BrokenModel
-from src.catalog.gguf import facts, read_header
-from tests.model_files import Q4_0, gguf_bytes, text, typed
+from src.catalog.gguf import _TYPES, facts, read_header
+from tests.support.model_files import Q4_0, gguf_bytes, text, typed
 
 LLAMA = {
     "general.architecture": "llama",
@@ -81,6 +82,17 @@ def test_capabilities_follow_from_the_template(tmp_path, template, told):
     assert read_facts(tmp_path, gguf_bytes({**LLAMA, "tokenizer.chat_template": template})).capabilities == told
 
 
+def test_a_second_template_tells_of_tools(tmp_path):
+    templates = {"tokenizer.chat_template": "{{ messages }}", "tokenizer.chat_template.tool_use": "{{ messages }}"}
+    assert read_facts(tmp_path, gguf_bytes({**LLAMA, **templates})).capabilities == ("chat_template", "tools")
+
+
+def test_a_part_of_a_model_that_is_not_named_as_one_is_told_its_name(tmp_path):
+    with pytest.raises(BrokenModel, match=r"part 2 of 3 by its header, but not by its name: name it NAME-00002-of-00003\.gguf"):
+        read_facts(tmp_path, gguf_bytes({**LLAMA, "split.no": 1, "split.count": 3}))
+    assert read_facts(tmp_path, gguf_bytes({**LLAMA, "split.no": 0, "split.count": 1})).architecture == "llama"
+
+
 def test_a_model_with_a_pooling_type_embeds(tmp_path):
     bert = {"general.architecture": "bert", "bert.pooling_type": 1}
     assert read_facts(tmp_path, gguf_bytes(bert)).capabilities == ("embeddings",)
@@ -91,12 +103,39 @@ def test_a_vocabulary_without_weights_is_no_model(tmp_path):
         read_facts(tmp_path, gguf_bytes(LLAMA, {}))
 
 
+def test_a_tensor_type_that_is_not_known_here_is_left_to_the_engine(tmp_path):
+    known = read_facts(tmp_path, gguf_bytes(LLAMA))
+    read = read_facts(tmp_path, gguf_bytes(LLAMA, kind=99))
+    assert (read.quantisation, read.parameters, read.context_length) == ("type 99", known.parameters, 8192)
+
+
+def test_types_of_tensors_are_those_of_the_engine():
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama.cpp is not installed here", exc_type=ImportError)
+    [path, *_] = Path(llama_cpp.__file__).parent.glob("lib/libggml-base.[sd]*")
+    ggml = ctypes.CDLL(str(path))
+    ggml.ggml_type_name.restype, ggml.ggml_blck_size.restype, ggml.ggml_type_size.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_size_t
+    for kind, (name, block, size) in _TYPES.items():
+        assert (name.lower(), block, size) == (
+            ggml.ggml_type_name(kind).decode().lower(),
+            ggml.ggml_blck_size(kind),
+            ggml.ggml_type_size(kind),
+        )
+
+
+def test_no_type_of_tensors_is_missing():
+    constants = pytest.importorskip("gguf.constants")
+    for kind, sizes in constants.GGML_QUANT_SIZES.items():
+        name, *known = _TYPES[kind]
+        assert name == kind.name
+        assert tuple(known) == (sizes if name != "Q8_1" else (32, 36))  # gguf-py counts two scales of 32 bits, which ggml has in 16
+
+
 def head(tensors: int, values: int, rest: bytes = b"", version: int = 3) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", version, tensors, values) + rest
 
 
 HUGE = 2**63
-LIES = {
+MALFORMED = {
     "more values than bytes": head(0, HUGE),
     "more tensors than bytes": head(HUGE, 0),
     "a key longer than the file": head(0, 1, struct.pack("<Q", HUGE) + b"x" * 100),
@@ -110,13 +149,15 @@ LIES = {
     "an alignment of zero": head(0, 1, text("general.alignment") + typed(0)),
     "an alignment that is text": head(0, 1, text("general.alignment") + typed("32")),
     "a tensor of many dimensions": head(1, 0, text("t") + struct.pack("<I", 2**32 - 1) + b"x" * 100),
-    "a tensor type that is none": head(1, 0, text("t") + struct.pack("<IQIQ", 1, 4, 99, 0)),
+    "a tensor type that is none": head(1, 0, text("t") + struct.pack("<IQIQ", 1, 4, 1024, 0)),
+    "a tensor of a type to come, larger than the file": head(1, 0, text("t") + struct.pack("<IQQIQ", 2, HUGE, HUGE, 99, 0)),
+    "a tensor of a type to come, behind the file's end": head(1, 0, text("t") + struct.pack("<IQIQ", 1, 4, 99, HUGE)),
     "a tensor larger than the file": head(1, 0, text("t") + struct.pack("<IQQIQ", 2, HUGE, HUGE, 0, 0)),
     "a tensor behind the file's end": head(1, 0, text("t") + struct.pack("<IQIQ", 1, 4, 0, HUGE)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("content", LIES.values(), ids=LIES.keys())
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_header_that_lies_is_refused_at_once_and_without_memory(tmp_path, content):
     path = write(tmp_path, content + b"\0" * 64)
     tracemalloc.start()

@@ -18,10 +18,10 @@ from src.catalog.facts import BrokenModel, NotAModel
 from src.catalog.gguf import MAX_TEXTS, facts, read_header
 from src.protocol import ModelState, encode
 from src.settings import ROOT
-from tests.catalog.test_gguf_header import LIES, LLAMA, head
-from tests.fuzz import EXAMPLES
-from tests.model_files import gguf_bytes, safetensors_bytes, text, typed
-from tests.peak import Peak
+from tests.catalog.test_gguf_header import LLAMA, MALFORMED, head
+from tests.support.fuzz import EXAMPLES
+from tests.support.model_files import gguf_bytes, safetensors_bytes, text, typed
+from tests.support.peak import Peak
 
 WHOLE = gguf_bytes({**LLAMA, "tokenizer.ggml.tokens": ["a", "bc"], "list": [1, 2], "f": 1.5, "t": True}, {"a": (32, 4), "b": (7,)})
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 8}
@@ -38,7 +38,7 @@ def header(content: object, data: bytes = b"\0" * 64) -> bytes:
 
 
 GGUFS = {
-    **LIES,
+    **MALFORMED,
     "nothing": b"",
     "the magic alone": b"GGUF",
     "another magic": b"GGML" + WHOLE[4:],
@@ -68,7 +68,7 @@ FOLDERS = {
     "a config of a list": ([], safetensors_bytes()),
     "a config nested without end": (b"[" * 200_000, safetensors_bytes()),
     "a config with a number of 5,000 digits": (b'{"hidden_size": ' + b"9" * 5000 + b"}", safetensors_bytes()),
-    "a config of ten megabytes": (b'{"a": "' + b"x" * 10_000_000 + b'"}', safetensors_bytes()),
+    "a config of twenty megabytes": (b'{"a": "' + b"x" * 20_000_000 + b'"}', safetensors_bytes()),
     "half a surrogate": (b'{"model_type": "\\ud800", "quantization_config": {"quant_method": "\\udfff"}}', safetensors_bytes()),
     "numbers of all kinds": (
         {**CONFIG, "hidden_size": 1e999, "num_hidden_layers": True, "num_attention_heads": 0, "vocab_size": [], "head_dim": -1},
@@ -127,7 +127,7 @@ def test_a_gguf_that_lies_is_listed_with_what_is_wrong_with_it(scanned, name):
     [
         ("the same key twice", "its header has 'k' twice"),
         ("a key of 70,000 bytes", "its header has a name of 70000 bytes"),
-        ("another magic", "it is no GGUF file: its first bytes are others"),
+        ("another magic", "it is not a GGUF file (wrong magic bytes)"),
         ("type 255", "its header has a value of the unknown type 255"),
         ("the largest numbers", "by its own numbers one token would take"),
     ],
@@ -153,12 +153,12 @@ def test_what_no_reader_was_written_for_hides_no_other_model(tmp_path, monkeypat
 
     monkeypatch.setattr(gguf, "read_header", fail)
     entries = Catalog(tmp_path).scan()
-    assert entries["x"].problem == "its header makes no sense (TypeError)"
+    assert entries["x"].problem == "its header is invalid (TypeError)"
     assert entries["y"].problem is None
 
 
 def test_missing_shards_are_named(scanned):
-    assert scanned["shards missing"].problem == "it is not complete: other??.safetensors is missing (0 of 1 files are there)"
+    assert scanned["shards missing"].problem == "it is incomplete: other??.safetensors is missing (0 of 1 files present)"
 
 
 def test_the_good_model_beside_them_is_offered(scanned):

@@ -8,7 +8,8 @@ import pytest
 
 from src.catalog.facts import BrokenModel
 from src.catalog.safetensors import facts
-from tests.model_files import safetensors_bytes
+from src.errors import ModelLoadFailed
+from tests.support.model_files import safetensors_bytes
 
 QWEN = {
     "model_type": "qwen2",
@@ -70,9 +71,11 @@ def test_the_template_lies_in_the_tokenizers_config_or_beside_it(tmp_path):
     assert read(tmp_path)[1].capabilities == ("chat_template", "tools", "thinking")
 
 
-def test_of_several_templates_the_default_counts(tmp_path):
-    templates = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": "{{ messages }}"}]
-    assert read(folder(tmp_path, tokenizer_config=json.dumps({"chat_template": templates})))[1].capabilities == ("chat_template",)
+def test_of_several_templates_the_default_counts_and_that_for_tools(tmp_path):
+    templates = [{"name": "rag", "template": "{{ tools }} <think>"}, {"name": "default", "template": "{{ messages }}"}]
+    for known, more in ((("chat_template",), []), (("chat_template", "tools"), [{"name": "tool_use", "template": "{{ tools }}"}])):
+        config = json.dumps({"chat_template": [*templates, *more]})
+        assert read(folder(tmp_path, tokenizer_config=config))[1].capabilities == known
 
 
 def test_an_encoder_embeds(tmp_path):
@@ -84,7 +87,7 @@ def test_an_encoder_embeds(tmp_path):
 def test_a_config_with_nothing_of_use_is_no_crash(tmp_path, config):
     folder(tmp_path, config)
     if config == []:
-        with pytest.raises(BrokenModel, match=r"config\.json is not a JSON object"):
+        with pytest.raises(ModelLoadFailed, match=r"config\.json is not a JSON object"):
             read(tmp_path)
     else:
         assert read(tmp_path)[1].kv_bytes_per_token == 0
@@ -93,11 +96,11 @@ def test_a_config_with_nothing_of_use_is_no_crash(tmp_path, config):
 @pytest.mark.parametrize(
     ("weights", "told"),
     [
-        (b"", "no safetensors file, or is cut short"),
-        (struct.pack("<Q", 2**63) + b"{}", "no safetensors file, or is cut short"),
-        (struct.pack("<Q", 2) + b"[]", "a header that is none"),
-        (struct.pack("<Q", 5) + b"{]]]]", "a header that is none"),
-        (safetensors_bytes()[:-1], r"is cut short: \d+ of \d+ bytes are there"),
+        (b"", "not a safetensors file, or is cut short"),
+        (struct.pack("<Q", 2**63) + b"{}", "not a safetensors file, or is cut short"),
+        (struct.pack("<Q", 2) + b"[]", "an invalid header"),
+        (struct.pack("<Q", 5) + b"{]]]]", "an invalid header"),
+        (safetensors_bytes()[:-1], r"is cut short: \d+ of \d+ bytes present"),
     ],
 )
 def test_damaged_weights_are_refused_with_the_reason(tmp_path, weights, told):
@@ -108,5 +111,5 @@ def test_damaged_weights_are_refused_with_the_reason(tmp_path, weights, told):
 def test_a_config_that_is_not_json_is_refused(tmp_path):
     folder(tmp_path)
     (tmp_path / "config.json").write_text("{" * 100_000)
-    with pytest.raises(BrokenModel, match=r"config\.json is not JSON"):
+    with pytest.raises(ModelLoadFailed, match=r"config\.json is not JSON"):
         read(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.catalog import Catalog, gguf
-from tests.model_files import gguf_bytes, put, safetensors_bytes
+from tests.support.model_files import gguf_bytes, put, safetensors_bytes
 
 
 def names(root: Path) -> list[str]:
@@ -65,7 +65,7 @@ def test_a_split_model_is_one_entry_whose_path_is_the_first_part(tmp_path):
 def test_a_split_model_with_a_part_missing_is_listed_with_the_reason(tmp_path):
     put(tmp_path, "a-00001-of-00003.gguf", "a-00003-of-00003.gguf")
     put(tmp_path, "b/model-00002-of-00002.safetensors", "b/config.json")
-    assert problems(tmp_path) == {"a": "part 2 of 3 is missing (2 are there)", "b": "part 1 of 2 is missing (1 are there)"}
+    assert problems(tmp_path) == {"a": "part 2 of 3 is missing (2 present)", "b": "part 1 of 2 is missing (1 present)"}
 
 
 def test_safetensors_need_their_config_beside_them(tmp_path):
@@ -110,8 +110,8 @@ def test_empty_and_damaged_files_are_listed_with_the_reason(tmp_path):
     put(tmp_path, "short.gguf", content=gguf_bytes()[:-1])
     assert problems(tmp_path) == {
         "d": "model.safetensors is empty",
-        "page": "it is no GGUF file: its first bytes are others",
-        "short": f"it is cut short: {len(gguf_bytes()) - 1} of {len(gguf_bytes())} bytes are there",
+        "page": "it is not a GGUF file (wrong magic bytes)",
+        "short": f"it is cut short: {len(gguf_bytes()) - 1} of {len(gguf_bytes())} bytes present",
         "x": "x.gguf is empty",
     }
 
@@ -120,7 +120,7 @@ def test_half_downloaded_files_are_listed_with_the_reason(tmp_path):
     put(tmp_path, "a/x.gguf.incomplete", "b.gguf.part", "c/deep/model.safetensors.incomplete", "d/y.gguf_0_167772159", content=b"half")
     told = problems(tmp_path)
     assert list(told) == ["a", "b", "c", "d"]
-    assert told["a"] == "its download is not complete: x.gguf.incomplete is a part of a file"
+    assert told["a"] == "its download is incomplete: x.gguf.incomplete is a partial file"
 
 
 def test_a_broken_file_beside_a_whole_one_does_not_take_its_name(tmp_path):
@@ -134,7 +134,7 @@ def test_an_index_that_names_a_missing_file_tells_which(tmp_path):
     put(tmp_path, "m/config.json", "m/model-00001-of-00001.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00001.safetensors", "b": "extra.safetensors"}}
     put(tmp_path, "m/model.safetensors.index.json", content=json.dumps(index).encode())
-    assert problems(tmp_path) == {"m": "it is not complete: extra.safetensors is missing (1 of 2 files are there)"}
+    assert problems(tmp_path) == {"m": "it is incomplete: extra.safetensors is missing (1 of 2 files present)"}
 
 
 def test_adapters_and_vision_encoders_are_no_models(tmp_path):

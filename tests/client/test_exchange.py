@@ -6,36 +6,29 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 from msgspec.structs import replace
 
-from src import client
-from src.client import Exchange, Generation, ManagerClient
+from src.client import exchange as client
+from src.client.exchange import Exchange, Generation
 from src.errors import ClientGone, EngineUnavailable, ModelLoading, RequestTimeout, ServerShuttingDown, ServiceError
 from src.protocol import (
     AskStats,
-    AskStatus,
     Delta,
     Failed,
     Finished,
     Generate,
-    Load,
-    ManagerRequest,
     ModelReady,
-    Resolve,
     RunnerEvent,
-    RunnerRequest,
     ServiceStatus,
     Started,
     TextPrompt,
-    decode,
     encode,
 )
 from src.sampling import SamplingParams
+from tests.support.peer import Peer, sends, soon, stays_silent, then_silent
 
 HELLO = Delta(text="hello")
 READY = ModelReady(model="m", socket="/nowhere/m.sock", engine="echo", fingerprint="fp_1")
@@ -47,91 +40,6 @@ EVENTS = [
     Delta(text="b"),
     Finished(prompt_tokens=1, completion_tokens=2, cached_tokens=0),
 ]
-
-
-class Peer:
-    """A Unix socket whose connections are each read a request from, and then answered by `answer`, in a thread."""
-
-    def __init__(self, path: Path, answer: Callable[[socket.socket], None], kind: object = RunnerRequest) -> None:
-        self.path = str(path)
-        self.requests: list[object] = []
-        self.errors: list[BaseException] = []
-        self._answer, self._kind = answer, kind
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve)
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection, connection.makefile("rb") as lines:
-                line = lines.readline()
-                if not line:  # what __exit__ connects for
-                    return
-                try:
-                    self.requests.append(decode(line, self._kind))
-                    self._answer(connection)
-                except BaseException as error:
-                    self.errors.append(error)
-
-    def __enter__(self) -> "Peer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        with socket.socket(socket.AF_UNIX) as end:
-            end.connect(self.path)
-        self._thread.join(10)
-        self._listener.close()
-        assert not self._thread.is_alive()
-        assert self.errors == []
-
-
-def sends(*data: bytes) -> Callable[[socket.socket], None]:
-    def answer(connection: socket.socket) -> None:
-        for piece in data:
-            connection.sendall(piece)
-
-    return answer
-
-
-def stays_silent(connection: socket.socket) -> None:
-    """Until the other side hangs up."""
-    assert connection.recv(1) == b""
-
-
-def then_silent(act: Callable[[], object]) -> Callable[[socket.socket], None]:
-    """Do something once the request is here, that is while the other side waits for the answer."""
-
-    def answer(connection: socket.socket) -> None:
-        act()
-        stays_silent(connection)
-
-    return answer
-
-
-def soon() -> float:
-    return time.monotonic() + 30
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_open():
-    yield
-    assert Exchange.open == set()
-
-
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "peer.sock"
-
-
-@pytest.fixture
-def http():
-    """The HTTP client's two ends: ours and its own."""
-    ours, its = socket.socketpair()
-    with ours, its:
-        yield ours, its
 
 
 @contextlib.contextmanager
@@ -358,8 +266,7 @@ def test_no_exchange_leaves_a_file_open_however_it_ends(path, http):
 def test_a_generation_gives_its_events_and_may_be_closed_twice(path):
     with Peer(path, sends(*map(encode, EVENTS))) as peer:
         generation = Generation(ModelReady(model="m", socket=peer.path, engine="echo", fingerprint="fp_1"), REQUEST, soon(), None)
-        events = iter(generation)
-        assert [next(events) for _ in EVENTS] == EVENTS
+        assert [generation.receive() for _ in EVENTS] == EVENTS
         generation.close()
         generation.close()
     assert peer.requests == [REQUEST]
@@ -367,85 +274,14 @@ def test_a_generation_gives_its_events_and_may_be_closed_twice(path):
 
 def test_a_generation_of_a_runner_that_is_gone_is_unavailable():
     with pytest.raises(EngineUnavailable, match="model m cannot be reached") as caught:
-        Generation(replace(READY, back_in=7), REQUEST, soon(), None)
+        Generation(replace(READY, retry_after=7), REQUEST, soon(), None)
     assert caught.value.retry_after == 7
 
 
 def test_who_lost_a_runner_is_told_how_long_the_last_one_took_to_be_ready(path):
     with Peer(path, sends()) as peer:
-        generation = Generation(replace(READY, socket=peer.path, back_in=7), REQUEST, soon(), None)
+        generation = Generation(replace(READY, socket=peer.path, retry_after=7), REQUEST, soon(), None)
         with pytest.raises(EngineUnavailable) as caught:
-            next(iter(generation))
+            generation.receive()
         generation.close()
     assert caught.value.retry_after == 7
-
-
-def test_the_manager_is_asked_in_its_own_words(path):
-    answers = {Resolve(model=None): READY, Resolve(model="m"): READY, Load(model="m"): READY, AskStatus(detail=True): STATUS}
-
-    def answer(connection: socket.socket) -> None:
-        connection.sendall(encode(answers[peer.requests[-1]]))
-
-    with Peer(path, answer, ManagerRequest) as peer:
-        manager = ManagerClient(peer.path)
-        assert manager.resolve(None, soon()) == READY
-        assert manager.resolve("m", soon()) == READY
-        assert manager.load("m", soon()) == READY
-        assert manager.status(detail=True) == STATUS
-    assert peer.requests == list(answers)
-
-
-def test_the_managers_failure_is_raised(path):
-    with (
-        Peer(path, sends(encode(Failed.of(ModelLoading("wait")))), ManagerRequest) as peer,
-        pytest.raises(ServiceError, match="wait") as caught,
-    ):
-        ManagerClient(peer.path).resolve("m", soon())
-    assert caught.value.code == "model_loading"
-
-
-def test_a_manager_that_answers_late_is_waited_for(path, monkeypatch):
-    monkeypatch.setattr(client, "IDLE_SECONDS", 0.01)
-
-    def answer(connection: socket.socket) -> None:
-        time.sleep(0.2)
-        connection.sendall(encode(READY))
-
-    with Peer(path, answer, ManagerRequest) as peer:
-        assert ManagerClient(peer.path).resolve("m", soon()) == READY
-
-
-def test_a_manager_that_is_still_starting_is_waited_for(path):
-    bound = []
-    starting = threading.Timer(0.2, lambda: bound.append(Peer(path, sends(encode(READY)), ManagerRequest).__enter__()))
-    starting.start()
-    try:
-        assert ManagerClient(str(path)).resolve("m", soon()) == READY
-    finally:
-        starting.join()
-        bound[0].__exit__()
-
-
-@pytest.mark.parametrize("deaths", [1, 3, 4])
-def test_a_question_over_which_the_manager_died_is_asked_again(path, deaths):
-    """Gunicorn's master has started another by then; but not for ever."""
-    answers = [sends()] * deaths + [sends(encode(READY))]
-    with Peer(path, lambda connection: answers.pop(0)(connection), ManagerRequest) as peer:
-        if deaths < client.ASK_TRIES:
-            assert ManagerClient(peer.path).resolve("m", soon()) == READY
-        else:
-            with pytest.raises(EngineUnavailable):
-                ManagerClient(peer.path).resolve("m", soon())
-
-
-def test_a_manager_that_cannot_be_reached_is_told_after_a_while(path, monkeypatch):
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.2)
-    with pytest.raises(EngineUnavailable, match="manager cannot be reached") as caught:
-        ManagerClient(str(path)).status()
-    assert caught.value.retry_after == 5
-
-
-def test_a_client_that_hangs_up_while_its_model_loads_is_noticed(path, http):
-    ours, its = http
-    with Peer(path, then_silent(its.close), ManagerRequest) as peer, pytest.raises(ClientGone):
-        ManagerClient(peer.path).resolve("m", soon(), ours)

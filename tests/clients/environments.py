@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.programs import program
+
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "llm-inference-service"
 
@@ -46,9 +48,8 @@ def _make_venv(folder: Path) -> None:
 
 
 def _install_packages(folder: Path) -> None:
-    assert shutil.which("npm"), "node and npm have to be installed for the clients under Node"
     shutil.copy(HERE / "package.json", folder)
-    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], check=True, cwd=folder)
+    subprocess.run([program("npm"), "install", "--no-audit", "--no-fund", "--silent"], check=True, cwd=folder)
 
 
 if __name__ == "__main__":

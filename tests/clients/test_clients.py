@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.clients import environments
-from tests.server import Server
+from tests.support.programs import program
+from tests.support.server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -29,7 +30,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2, THREADS=1) as server:
+    with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2) as server:
         yield server
 
 
@@ -49,7 +50,7 @@ def told(server):
 def _run(name: str, url: str) -> dict[str, Any]:
     path, arguments = str(PROGRAMS / name), [url, MODEL]
     if name.endswith(".cjs"):
-        command = ["node", path, *arguments, str(environments.node_modules())]
+        command = [program("node"), path, *arguments, str(environments.node_modules())]
     else:
         # Ours is the newest openai; the others have theirs.
         interpreter = sys.executable if name == "openai_python.py" else environments.python()

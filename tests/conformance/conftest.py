@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
     for item in items:
+        if getattr(item, "callspec", None) and item.callspec.params.get("column") == FAKE:
+            item.add_marker(pytest.mark.slow)
         if "server_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(400))  # the first of them has its server started
 

@@ -126,7 +126,7 @@ def test_both_forms_say_the_same_of_the_same_prompt(either):
 def test_offsets_are_where_the_tokens_stand_in_the_text(either):
     choice = either.complete("abc", logprobs=1, ignore_eos=True)["choices"][0]
     for token, offset in zip(choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"], strict=True):
-        if "\ufffd" not in token and "\ufffd" not in choice["text"]:
+        if not token.startswith("bytes:"):  # a part of a character
             assert choice["text"][offset : offset + len(token)] == token
 
 

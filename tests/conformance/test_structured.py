@@ -190,7 +190,13 @@ def test_what_no_answer_can_be_held_to_is_refused_by_name(api, fields, code, par
 @pytest.mark.feature("refusals of schemas")
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("uniqueItems", True), ("not", {"const": 1}), ("if", {"const": 1}), ("contains", {"const": 1}), ("dependentSchemas", {"a": {}})],
+    [
+        ("uniqueItems", True),
+        ("not", {"const": 1}),
+        ("propertyNames", {"maxLength": 1}),
+        ("contains", {"const": 1}),
+        ("dependentSchemas", {"a": {"required": ["b"]}}),
+    ],
 )
 def test_a_keyword_that_cannot_be_enforced_is_named(api, keyword, value):
     body = {**HELLO, "response_format": as_format({"type": ["array", "object"], keyword: value}), "max_tokens": 4}

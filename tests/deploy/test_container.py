@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 from src.settings import ROOT, Settings
-from tests.programs import program
-from tests.server import free_port, wait_until
+from tests.support.programs import program
+from tests.support.server import free_port, wait_until
+
+pytestmark = pytest.mark.slow
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 STAGES = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]

@@ -13,9 +13,9 @@ import openai
 import psutil
 import pytest
 
-from tests.metrics import scrape
-from tests.nginx import Nginx
-from tests.server import Server, free_port, wait_until
+from tests.support.metrics import scrape
+from tests.support.nginx import Nginx
+from tests.support.server import Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,8 @@ def kill_at_once(server: Server) -> None:
 def instances():
     """Three on this machine, as three services would be: nothing but PORT tells them apart."""
     with contextlib.ExitStack() as stack:
-        servers = [Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, MAX_PARALLEL_SEQUENCES=3, wait=False) for _ in range(3)]
-        for server in servers:
-            stack.callback(server.kill)
+        settings = {"INFERENCE_ENGINE": "echo", "ECHO_STEP_MS": 20, "MAX_PARALLEL_SEQUENCES": 3}
+        servers = [stack.enter_context(Server(**settings, wait=False, disposable=True)) for _ in range(3)]
         for server in servers:
             server.wait_healthy()
         yield servers
@@ -207,10 +206,8 @@ def test_what_a_trusted_proxy_says_of_it_is_believed(mirror):
 def test_answers_of_the_real_model_are_whole_when_the_instance_that_began_them_is_killed():
     settings = {"CONTEXT_LENGTH": 512, "MAX_PARALLEL_SEQUENCES": 2, "DEFAULT_MODEL": "smollm2-135m"}
     with contextlib.ExitStack() as stack:
-        stays, goes = Server(**settings, wait=False), Server(**settings, wait=False)
-        for server in (stays, goes):
-            stack.callback(server.kill)
-        for server in (stays, goes):
+        stays, goes = servers = [stack.enter_context(Server(**settings, wait=False, disposable=True)) for _ in range(2)]
+        for server in servers:
             server.wait_healthy(100)
         body = {"messages": [{"role": "user", "content": PROMPT}], "temperature": 0, "max_tokens": 24, "ignore_eos": True}
         expected = httpx.post(f"{stays.url}/v1/chat/completions", json=body, timeout=60).json()["choices"][0]["message"]["content"]
@@ -224,3 +221,17 @@ def test_answers_of_the_real_model_are_whole_when_the_instance_that_began_them_i
                 assert whole["usage"]["completion_tokens"] == 24
                 # Later tokens may differ with who else was in the batch; the beginning is not in doubt.
                 assert whole["choices"][0]["message"]["content"][:20] == expected[:20]
+
+
+def test_one_address_has_so_many_requests_at_a_time():
+    changes = {"limit_conn clients 256;": "limit_conn clients 2;"}
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20, disposable=True) as server, Nginx([server.port], changes) as nginx:
+        url, body = f"{nginx.url}/v1/completions", {"prompt": PROMPT, "ignore_eos": True, "max_tokens": 500, "stream": True}
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                assert stack.enter_context(httpx.stream("POST", url, json=body)).status_code == 200
+            refused = httpx.post(url, json=body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.headers["content-type"] == "application/json"
+            assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        wait_until(lambda: httpx.post(url, json={"prompt": "x", "max_tokens": 1}).status_code == 200, 10, "a place")

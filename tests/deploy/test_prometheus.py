@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from src.settings import ROOT
-from tests.programs import program
-from tests.server import Server, free_port, wait_until
+from tests.support.programs import program
+from tests.support.server import Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ class Prometheus:
     def is_up(self) -> bool:
         try:
             return self.value("up") == 1
-        except httpx.TransportError:
+        except (httpx.TransportError, json.JSONDecodeError):  # until it has read its storage, it says so in plain text
             return False
 
     def close(self) -> None:

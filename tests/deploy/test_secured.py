@@ -4,10 +4,12 @@ import httpx
 import pytest
 
 from tests.deploy.test_services import Systemd
-from tests.e2e.test_https import make_certificate
-from tests.metrics import scrape
-from tests.nginx import Nginx
-from tests.server import Server, free_port, wait_until
+from tests.support.certificate import make_certificate
+from tests.support.metrics import scrape
+from tests.support.nginx import Nginx
+from tests.support.server import Server, free_port, wait_until
+
+pytestmark = pytest.mark.slow
 
 KEY = "a-key-of-the-tests-own"
 ASK = {"model": "echo", "prompt": "x"}

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from src.settings import ROOT
-from tests.programs import program
-from tests.server import Server, wait_until
+from tests.support.programs import program
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +105,12 @@ def test_the_unit_waits_longer_than_the_service_takes_to_end():
     assert plistlib.loads(PLIST.read_bytes())["ExitTimeOut"] > longest
 
 
+def test_unit_and_plist_allow_no_core_file_and_no_file_that_others_may_use():
+    plist = plistlib.loads(PLIST.read_bytes())
+    assert (unit()["Service"]["LimitCORE"], int(unit()["Service"]["UMask"], 8)) == ("0", 0o077)
+    assert (plist["SoftResourceLimits"]["Core"], plist["HardResourceLimits"]["Core"], plist["Umask"]) == (0, 0, 0o077)
+
+
 def test_unit_and_plist_start_production_mode():
     command = [f"{INSTALLED}/.venv/bin/python", "run.py", "--mode", "prod"]
     assert unit()["Service"]["ExecStart"].split() == command
@@ -169,7 +175,7 @@ def test_where_there_are_keys_systemd_hears_the_same_but_for_the_reason(systemd,
 
 
 def test_an_abstract_socket_is_told_too(monkeypatch):
-    from src.notify import Notifier
+    from src.systemd import Notifier
 
     name = f"test-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

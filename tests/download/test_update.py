@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from src.settings import ROOT
-from tests.download.test_download import Folder
-from tests.hub import Hub
-from tests.model_files import gguf_bytes
-from tests.server import Server, wait_until
+from tests.support.download_folder import Folder
+from tests.support.hub import Hub
+from tests.support.model_files import gguf_bytes
+from tests.support.server import Server, wait_until
+from tests.support.tiny_gguf import tiny_gguf
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +20,9 @@ SOURCES = ["huggingface", "modelscope"]
 
 
 @pytest.fixture
-def hub(model_path):
+def hub():
     hub = Hub()
-    hub.repositories[REPO] = {"small.gguf": model_path.read_bytes(), "README.md": b"first", "LICENSE": b"free" * 5000}
+    hub.repositories[REPO] = {"small.gguf": tiny_gguf(), "README.md": b"first", "LICENSE": b"free" * 5000}
     yield hub
     hub.close()
 
@@ -109,6 +110,12 @@ def test_models_of_unknown_origin_are_left_alone(hub, folder):
     status, told = update(folder, "mine")
     assert status == 1
     assert "not downloaded by download_model.py" in told
+
+
+def test_where_nothing_was_downloaded_a_line_says_so(hub, tmp_path):
+    folder = Folder(tmp_path, hub)
+    (folder.path / "mine.gguf").write_bytes(gguf_bytes())
+    assert update(folder) == (0, f"No model in {folder.path} was downloaded by download_model.py, so there is nothing to update.\n")
 
 
 def test_a_source_that_is_gone_is_told_and_changes_nothing(hub, folder):

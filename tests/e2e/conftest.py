@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from src.engines import why_not
-from tests.hf_model import NAME, hf_model
-from tests.server import Server
+from tests.support.hf_model import NAME, hf_model
+from tests.support.server import Server
 
 MODEL = NAME
 

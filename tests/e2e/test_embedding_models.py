@@ -4,10 +4,10 @@ import llama_cpp
 import pytest
 from gguf import PoolingType
 
-from tests.api.test_routes import check_error
-from tests.bert import CONTEXT, write_bert
 from tests.engines.test_embeddings import cosine
-from tests.server import Server
+from tests.support.bert import CONTEXT, write_bert
+from tests.support.openai_api import check_error
+from tests.support.server import Server
 
 LONG = " ".join("abcdefghijklmnopqrstuvwxyz"[place % 26] for place in range(400))  # more tokens than other models' pieces have
 TEXTS = ["hello world", "the world", LONG, "hello"]
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    settings = {"MODELS_DIR": folder, "DEFAULT_MODEL": "mean", "CONTEXT_LENGTH": 0, "THREADS": 1, "MAX_CONCURRENT_MODELS": 2}
+    settings = {"MODELS_DIR": folder, "DEFAULT_MODEL": "mean", "CONTEXT_LENGTH": 0, "MAX_CONCURRENT_MODELS": 2}
     with Server(INFERENCE_ENGINE="llama_cpp", **settings) as server:
         yield server
 

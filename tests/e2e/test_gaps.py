@@ -6,8 +6,8 @@ import sys
 import httpx
 import pytest
 
-from tests.hf_model import GGUF
-from tests.server import Server
+from tests.support.hf_model import GGUF
+from tests.support.server import Server
 
 GAP = {"fim_pre": 3, "fim_suf": 5, "fim_mid": 6}  # <repo_name>, <file_sep>, <filename>: control tokens that the model has no other use for
 PREFIX, SUFFIX = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))\n"
@@ -22,7 +22,7 @@ def server(tmp_path_factory):
     marks = [word for name, token in GAP.items() for word in ("--special-token-by-id", name, str(token))]
     command = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", "--force", *marks, str(GGUF), str(folder / "gaps.gguf")]
     subprocess.run(command, check=True, capture_output=True)
-    with Server(INFERENCE_ENGINE="llama_cpp", MODELS_DIR=folder, CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=2, THREADS=1) as server:
+    with Server(INFERENCE_ENGINE="llama_cpp", MODELS_DIR=folder, CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=2) as server:
         yield server
 
 

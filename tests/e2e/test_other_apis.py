@@ -6,7 +6,7 @@ import anthropic
 import httpx
 import pytest
 
-from tests.server import Server
+from tests.support.server import Server
 
 SCHEMA = {
     "type": "object",

@@ -11,7 +11,8 @@ import openai
 import pytest
 
 from tests.e2e.conftest import MODEL, settings_of
-from tests.server import Server, wait_until
+from tests.support.programs import program
+from tests.support.server import Server, wait_until
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue? Answer in one sentence."}]
 GREEDY = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 60}
@@ -59,6 +60,7 @@ def test_max_tokens_cuts_with_the_reason_length_and_usage_counts_real_tokens(ser
         assert answer.usage.completion_tokens == 7
 
 
+@pytest.mark.slow
 def test_without_max_tokens_an_answer_may_fill_the_context(engine):
     with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1, **settings_of(engine)) as server:
         answer = server.client().chat.completions.create(model=MODEL, messages=QUESTION, extra_body={"ignore_eos": True})
@@ -148,7 +150,7 @@ def test_a_second_turn_is_mostly_served_from_the_cache(server, engine):
 
 def test_curl_streams_server_sent_events(server):
     body = json.dumps({"model": MODEL, "messages": QUESTION, "stream": True, "max_tokens": 5})
-    command = ["curl", "-sN", f"{server.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body]
+    command = [program("curl"), "-sN", f"{server.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n")
     assert lines[-2:] == ["data: [DONE]", ""]
     assert all(line.startswith("data: {") for line in lines[:-2])
@@ -168,6 +170,7 @@ def test_the_asynchronous_client_streams_many_answers_together(server):
     assert all(asyncio.run(ask_all()))
 
 
+@pytest.mark.slow
 def test_twenty_clients_with_forty_requests_each_get_their_own_whole_answer(server):
     """A seeded request among nineteen others is as long as asked for, and none is answered with another's words."""
 
@@ -208,6 +211,7 @@ def test_twenty_clients_with_forty_requests_each_get_their_own_whole_answer(serv
     assert max(running) > 10, "they were served together, not in turn"
 
 
+@pytest.mark.slow
 def test_health_is_answered_while_twenty_streams_run(server):
     with ThreadPoolExecutor(20) as clients:
         request = {**GREEDY, "max_tokens": 40, "stream": True, "extra_body": {"ignore_eos": True}}
@@ -241,15 +245,17 @@ def test_the_status_tells_engine_versions_memory_and_work(server, engine):
     assert status["uptime_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_several_workers_share_one_model_and_a_stop_lets_its_answers_end(engine):
-    server = Server(WORKERS=2, **settings_of(engine))
-    wait_until(lambda: len(server.pids("gateway")) == 2, what="two gateway workers")
-    assert len(server.pids("runner")) == 1
-    request = {**GREEDY, "max_tokens": 30, "stream": True, "extra_body": {"ignore_eos": True}}
-    with ThreadPoolExecutor(4) as clients:
-        streams = [clients.submit(lambda: collect(server.client().chat.completions.create(**request))) for _ in range(4)]
-        wait_until(lambda: server.status()["requests"]["running"] == 4, what="the load")
-        assert server.stop() == 0
-        answers = [stream.result() for stream in streams]
-    assert len({text for text, *_ in answers}) == 1, "the same question, greedily answered"
-    assert {finish for _, finish, *_ in answers} == {"length"}
+    with Server(WORKERS=2, SHUTDOWN_GRACE_SECONDS=90, **settings_of(engine)) as server:
+        wait_until(lambda: len(server.pids("gateway")) == 2, what="two gateway workers")
+        assert len(server.pids("runner")) == 1
+        # Long enough for all four to be seen running.
+        request = {**GREEDY, "max_tokens": 120, "stream": True, "stream_options": {"include_usage": True}}
+        request["extra_body"] = {"ignore_eos": True}
+        with ThreadPoolExecutor(4) as clients:
+            streams = [clients.submit(lambda: collect(server.client().chat.completions.create(**request))) for _ in range(4)]
+            wait_until(lambda: server.status()["requests"]["running"] == 4, what="the load")
+            assert server.stop(timeout=110) == 0
+            answers = [stream.result() for stream in streams]
+    assert [(finish, usage.completion_tokens) for _, finish, usage, _ in answers] == [("length", 120)] * 4

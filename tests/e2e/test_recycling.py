@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.server import PLAIN_GUNICORN, Server, wait_until
+from tests.support.server import PLAIN_GUNICORN, Server, wait_until
 
 pytestmark = pytest.mark.slow
 

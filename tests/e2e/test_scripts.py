@@ -1,7 +1,7 @@
 """The command a user begins with."""
 
 from src.settings import ROOT
-from tests.server import Server, wait_until
+from tests.support.server import Server, wait_until
 
 
 def test_scripts_start_ends_in_a_server_that_answers_and_that_sigterm_stops():

@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.server import Server, assert_gone, wait_until
+from tests.support.server import Server, assert_gone, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -46,30 +46,30 @@ def refused(server: Server) -> bool:
 
 
 def test_streams_in_flight_end_normally_and_new_connections_are_refused():
-    server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10)
-    streams = [Stream(server, 300) for _ in range(5)]
-    tree = server.processes()
-    server.process.terminate()
-    wait_until(lambda: refused(server), timeout=3, what="the refusal of new connections")
-    assert all(stream.thread.is_alive() for stream in streams)
-    for stream in streams:
-        stream.thread.join()
-        assert (len(stream.text), stream.error) == (300, None)
-    assert server.process.wait(10) == 0
-    assert_gone(tree)
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10) as server:
+        streams = [Stream(server, 300) for _ in range(5)]
+        tree = server.processes()
+        server.process.terminate()
+        wait_until(lambda: refused(server), timeout=3, what="the refusal of new connections")
+        assert all(stream.thread.is_alive() for stream in streams)
+        for stream in streams:
+            stream.thread.join()
+            assert (len(stream.text), stream.error) == (300, None)
+        assert server.process.wait(10) == 0
+        assert_gone(tree)
 
 
 def test_a_stream_longer_than_the_grace_period_ends_with_an_error_that_says_so():
-    server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=50, SHUTDOWN_GRACE_SECONDS=1)
-    stream = Stream(server, 900)
-    tree = server.processes()
-    began = time.monotonic()
-    server.process.terminate()
-    stream.thread.join(15)
-    assert "shutting down" in str(stream.error)
-    assert server.process.wait(15) == 0
-    assert time.monotonic() - began < 8
-    assert_gone(tree)
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=50, SHUTDOWN_GRACE_SECONDS=1) as server:
+        stream = Stream(server, 900)
+        tree = server.processes()
+        began = time.monotonic()
+        server.process.terminate()
+        stream.thread.join(15)
+        assert "shutting down" in str(stream.error)
+        assert server.process.wait(15) == 0
+        assert time.monotonic() - began < 8
+        assert_gone(tree)
 
 
 def test_a_request_that_comes_while_the_listener_closes_gets_503():
@@ -85,28 +85,27 @@ def test_a_request_that_comes_while_the_listener_closes_gets_503():
 
 def answers_during_a_stop() -> list[httpx.Response]:
     """Of requests one after the other, till connections are refused."""
-    server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10)
-    stream = Stream(server, 300)
-    server.process.terminate()
-    answers = []
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10) as server:
+        stream = Stream(server, 300)
+        server.process.terminate()
+        answers = []
 
-    def refused() -> bool:
-        try:
-            answers.append(httpx.get(f"{server.url}/v1/models", timeout=2))
-        except httpx.TransportError:
-            return True
-        return False
+        def refused() -> bool:
+            try:
+                answers.append(httpx.get(f"{server.url}/v1/models", timeout=2))
+            except httpx.TransportError:
+                return True
+            return False
 
-    wait_until(refused, what="the refusal of new connections")
-    stream.thread.join()
-    assert len(stream.text) == 300
-    assert server.process.wait(10) == 0
-    return answers
+        wait_until(refused, what="the refusal of new connections")
+        stream.thread.join()
+        assert len(stream.text) == 300
+        assert server.process.wait(10) == 0
+        return answers
 
 
 def test_idle_connections_do_not_delay_the_stop():
-    server = Server(INFERENCE_ENGINE="echo")
-    with httpx.Client() as client:
+    with Server(INFERENCE_ENGINE="echo") as server, httpx.Client() as client:
         client.get(f"{server.url}/health")
         began = time.monotonic()
         assert server.stop() == 0
@@ -115,9 +114,9 @@ def test_idle_connections_do_not_delay_the_stop():
 
 @pytest.mark.parametrize("place", ["gateway", "manager", "runner"])
 def test_a_stop_works_after_any_process_was_killed(place):
-    server = Server(INFERENCE_ENGINE="echo")
-    victim = server.pids(place)[0]
-    tree = server.processes()
-    next(process for process in tree if process.pid == victim).kill()
-    assert server.stop() == 0
-    assert_gone(tree)
+    with Server(INFERENCE_ENGINE="echo") as server:
+        victim = server.pids(place)[0]
+        tree = server.processes()
+        next(process for process in tree if process.pid == victim).kill()
+        assert server.stop() == 0
+        assert_gone(tree)

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from src.settings import ROOT
-from src.text.gguf import GGUFTokenizer
-from src.text.tokenizer import Tokenizer
-from tests.server import Server
+from src.text.tokenizer.base import Tokenizer
+from src.text.tokenizer.gguf import GGUFTokenizer
+from tests.support.server import Server
 
 ROLES = ("system", "user", "assistant")
 
@@ -21,7 +21,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def built_in():
-    with Server(INFERENCE_ENGINE="llama_cpp", THREADS=1, MAX_PARALLEL_SEQUENCES=2, CONTEXT_LENGTH=1024, disposable=True) as server:
+    with Server(INFERENCE_ENGINE="llama_cpp", MAX_PARALLEL_SEQUENCES=2, CONTEXT_LENGTH=1024, disposable=True) as server:
         yield server
 
 
@@ -29,7 +29,7 @@ def controls(server: Server, tokenizer: Tokenizer, path: str, body: dict) -> lis
     """Tokens of the prompt that are no text."""
     response = httpx.post(f"{server.url}{path}", json=body, timeout=30)
     assert response.status_code == 200, response.text
-    return [token for token in response.json()["tokens"] if not tokenizer.piece(token)]
+    return [token for token in response.json()["tokens"] if not tokenizer.bytes_of(token)]
 
 
 def hostile(tokenizer: Tokenizer) -> list[str]:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import MODEL
-from tests.schemas import schema_of
-from tests.server import Server, wait_until
+from tests.support.schemas import schema_of
+from tests.support.server import Server, wait_until
 
 SCHEMAS = 200
 ASK = [{"role": "user", "content": "Describe a town in JSON."}]
@@ -72,6 +72,7 @@ def test_two_hundred_schemas_are_held_by_every_answer_that_is_not_cut_off(server
         jsonschema.validate(json.loads(text), schema, jsonschema.Draft202012Validator)
 
 
+@pytest.mark.slow
 def test_json_mode_answers_with_an_object_and_no_runs_of_white_space(server):
     for seed in range(4):
         choice = ask(server, response_format={"type": "json_object"}, max_tokens=120, temperature=1.3, seed=seed).choices[0]

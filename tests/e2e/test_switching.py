@@ -12,14 +12,14 @@ import psutil
 import pytest
 
 from src.manager.memory import Q8_0
-from tests.server import Server, wait_until
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 
 CLIENTS, SWITCHES = 20, 10
 SMALL, GEMMA = "smollm2-135m", "gemma3-270m"
-# 10 sequences of 8192 tokens: some 2 GiB of KV cache for each of the two
-LARGE = {"CONTEXT_LENGTH": 8192, "MAX_PARALLEL_SEQUENCES": 10}
+# 16 sequences of 8192 tokens: some 3 GiB for each of the two
+LARGE = {"CONTEXT_LENGTH": 8192, "MAX_PARALLEL_SEQUENCES": 16}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,9 @@ def post(server: Server, route: str, model: str) -> dict:
 
 
 def two_in_turn() -> int:
-    """MiB of reserve that leave room for one of the two large models, not for both."""
-    return psutil.virtual_memory().available // 2**20 - 3500
+    """MiB of reserve that leave room for one of the two large models, not for both, whatever other tests take or give back
+    meanwhile: 1.5 GiB more or less make no difference."""
+    return psutil.virtual_memory().available // 2**20 - 4800
 
 
 @pytest.mark.timeout(600)
@@ -74,7 +75,7 @@ def test_twenty_clients_through_ten_switches_and_no_request_fails(folder, beside
 
         def count_runners() -> None:
             while not over.wait(0.02):
-                most[0] = max(most[0], sum("src.runner" in " ".join(process.cmdline()) for process in server.processes() if alive(process)))
+                most[0] = max(most[0], len(server.runners()))
 
         with ThreadPoolExecutor(CLIENTS + 1) as clients:
             counting = clients.submit(count_runners)

@@ -7,8 +7,8 @@ import pytest
 from src.engines import why_not
 from src.keys import KeyFile
 from tests.e2e.conftest import MODEL, settings_of
-from tests.lora import write_adapter
-from tests.server import Server, wait_until
+from tests.support.lora import write_adapter
+from tests.support.server import Server, wait_until
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)

@@ -7,8 +7,8 @@ import pytest
 
 from src.engines import why_not
 from tests.e2e.conftest import MODEL, settings_of
-from tests.hf_model import as_embedder
-from tests.server import Server
+from tests.support.hf_model import as_embedder
+from tests.support.server import Server
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)

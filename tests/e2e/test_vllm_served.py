@@ -9,7 +9,7 @@ import pytest
 
 from src.engines import why_not
 from tests.e2e.conftest import MODEL, settings_of
-from tests.server import Server, assert_gone, wait_until
+from tests.support.server import Server, assert_gone, wait_until
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)
@@ -54,10 +54,10 @@ def test_nothing_but_the_server_listens_beyond_this_machine(server):
 
 
 def test_a_server_killed_as_a_whole_takes_vllms_processes_along():
-    server = Server(**SETTINGS)
-    tree = server.processes()
-    assert sum("VLLM" in " ".join(process.cmdline()) for process in tree) == 2, "the core and its worker"
-    for pid in (*server.pids("manager"), *server.pids("runner"), *server.pids("gateway"), server.process.pid):
-        os.kill(pid, signal.SIGKILL)
-    server.process.wait()
-    assert_gone(tree)
+    with Server(**SETTINGS) as server:
+        tree = server.processes()
+        assert sum("VLLM" in " ".join(process.cmdline()) for process in tree) == 2, "the core and its worker"
+        for pid in (*server.pids("manager"), *server.pids("runner"), *server.pids("gateway"), server.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        server.process.wait()
+        assert_gone(tree)

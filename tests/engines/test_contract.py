@@ -5,11 +5,11 @@ import math
 import msgspec
 import pytest
 
-from src.engines import load_engine, why_not
-from src.engines.base import EngineOptions, Job
+from src.engines import engine_options, load_engine, why_not
+from src.engines.base import Job
 from src.errors import EngineError
 from src.sampling import SamplingParams
-from tests.hf_model import hf_model
+from tests.support.hf_model import hf_model
 
 ENGINES = ["echo", "llama_cpp", "mlx", "vllm"]
 COMPUTING = ["llama_cpp", "mlx", "vllm"]  # those that run a model: echo draws nothing, repeats by design and has nothing to cache
@@ -25,8 +25,8 @@ def engine(request, model_path):
     if reason := why_not(request.param):
         pytest.skip(reason)
     path = hf_model("float32") if request.param in ("mlx", "vllm") else model_path
-    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=SLOTS, cached_prefixes=4, threads=2, vllm=VLLM)
-    loaded = load_engine(request.param, options)
+    fields = {"model_path": str(path), "context_length": CONTEXT, "max_sequences": SLOTS, "cached_prefixes": 4, "threads": 1, "vllm": VLLM}
+    loaded = load_engine(request.param, engine_options(request.param, fields))
     yield loaded
     loaded.close()
 
@@ -137,14 +137,18 @@ def test_a_job_ends_with_length_where_the_context_ends(engine):
     assert run.finish[1] == "length"
 
 
-def test_a_prompt_that_fills_the_context_is_refused_before_any_work(engine):
-    with pytest.raises(EngineError):
-        engine.add(job(1, length=CONTEXT))
+@pytest.mark.parametrize(
+    "tokens", [[], [40] * CONTEXT, [40, -1], [40, 2**31 - 1]], ids=["none", "as many as the context", "negative", "beyond the vocabulary"]
+)
+def test_what_the_runner_has_to_refuse_is_never_computed(engine, tokens):
+    """A library would abort the process."""
+    with pytest.raises(AssertionError):
+        engine.add(Job(id=1, tokens=tokens, prompt_tokens=len(tokens), max_tokens=1, sampling=SamplingParams(seed=1)))
 
 
-def test_an_empty_prompt_is_refused_before_any_work(engine):
-    with pytest.raises(EngineError):
-        engine.add(Job(id=1, tokens=[], prompt_tokens=0, max_tokens=1, sampling=SamplingParams(seed=1)))
+def test_it_says_what_it_can_do_with_the_loaded_model(engine):
+    assert engine.features <= {"generation", "embeddings"}
+    assert ("embeddings" in engine.features) == (engine.embedding_length > 0)
 
 
 def test_twenty_jobs_run_together_and_each_is_complete(engine):
@@ -284,6 +288,21 @@ def test_a_prompt_seen_before_is_answered_the_same_and_mostly_from_the_cache(eng
     assert first.tokens[1] == second.tokens[2]
     unit = 32 if "vllm" in request.node.callspec.id else 1  # vLLM finds whole blocks
     assert second.cached[2] == 199 - 199 % unit, "all but the token whose logits are needed"
+
+
+@pytest.mark.parametrize("engine", COMPUTING, indirect=True)
+def test_a_prefix_is_found_within_its_scope_alone(engine):
+    def scoped(id: int, scope: str) -> Job:
+        return msgspec.structs.replace(job(id, length=200, start=47, temperature=0.0, max_tokens=16), scope=scope)
+
+    first = Run(engine, [scoped(1, "a")])
+    other = Run(engine, [scoped(2, "b")])
+    together = Run(engine, [scoped(3, "c"), scoped(4, "")])
+    again = Run(engine, [scoped(5, "a")])
+    assert other.cached == {2: 0}
+    assert together.cached == {3: 0, 4: 0}, "neither from those that have ended nor from one another"
+    assert again.cached[5] >= 160
+    assert first.tokens[1] == other.tokens[2] == again.tokens[5]
 
 
 def test_logprobs_come_with_every_token_of_the_jobs_that_want_them(engine):

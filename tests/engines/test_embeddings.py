@@ -4,11 +4,10 @@ import math
 
 import pytest
 
-from src.engines import load_engine, why_not
-from src.engines.base import EngineOptions
-from src.text.hf import HFTokenizer
+from src.engines import engine_options, load_engine, why_not
+from src.text.tokenizer.hf import HFTokenizer
 from tests.engines.test_contract import VLLM, job
-from tests.hf_model import as_embedder, hf_model
+from tests.support.hf_model import as_embedder, hf_model
 
 ENGINES = ["echo", "llama_cpp", "mlx", "vllm"]
 CONTEXT = 160  # longer than a piece of work
@@ -27,8 +26,8 @@ def engine(request, model_path, tmp_path_factory):
     path = model_path if request.param in ("echo", "llama_cpp") else hf_model("float32")
     if request.param == "vllm":  # which embeds with models alone that were made for it
         path = as_embedder(path, tmp_path_factory.mktemp("embedder"))
-    options = EngineOptions(model_path=str(path), context_length=CONTEXT, max_sequences=2, threads=1, vllm=VLLM)
-    loaded = load_engine(request.param, options)
+    fields = {"model_path": str(path), "context_length": CONTEXT, "max_sequences": 2, "threads": 1, "vllm": VLLM}
+    loaded = load_engine(request.param, engine_options(request.param, fields))
     yield loaded
     loaded.close()
 

@@ -5,21 +5,30 @@ import psutil
 import pytest
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions, Job
-from src.engines.budget import PrefillBudget
+from src.engines.base import Job
+from src.engines.llamacpp import LlamaCppOptions
 from src.engines.llamacpp.device import CPU, free_memory
+from src.engines.prefill_budget import PrefillBudget
 from src.errors import ModelLoadFailed
 from src.sampling import SamplingParams
-from tests.engines.llamacpp_greedy import GreedyReference
+from tests.support.llamacpp_greedy import GreedyReference
 
 
-def options(model_path, **changes) -> EngineOptions:
-    values = {"model_path": str(model_path), "context_length": 512, "max_sequences": 4, "cached_prefixes": 2, "threads": 2}
-    return EngineOptions(**{**values, **changes})
+def options(model_path, **changes) -> LlamaCppOptions:
+    values = {"model_path": str(model_path), "context_length": 512, "max_sequences": 4, "cached_prefixes": 2, "threads": 1}
+    return LlamaCppOptions(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def engine(model_path):
+    engine = load_engine("llama_cpp", options(model_path))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def new_engine(model_path):
+    """Which remembers no keys."""
     engine = load_engine("llama_cpp", options(model_path))
     yield engine
     engine.close()
@@ -36,11 +45,12 @@ def run(engine, tokens, max_tokens=24, **sampling) -> tuple[list[int], int, str]
     return drawn, cached, finish
 
 
+GIB = 2**30
 PROMPT = b"<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_greedy_output_is_llama_cpps_own(engine, model_path):
-    reference = llama_cpp.Llama(str(model_path), n_ctx=512, n_threads=2, verbose=False)
+    reference = llama_cpp.Llama(str(model_path), n_ctx=512, n_threads=1, verbose=False)
     tokens = reference.tokenize(PROMPT, add_bos=False, special=True)
     expected = []
     for token in reference.generate(tokens, temp=0.0):
@@ -80,16 +90,30 @@ def test_a_longer_conversation_computes_only_what_is_new(engine):
     assert cached == len(tokens) + 4, "the prompt and the drawn tokens but the last, which was never computed"
 
 
-def test_a_token_outside_the_vocabulary_is_refused_before_llama_cpp_would_abort(engine):
-    from src.errors import EngineError
+def on_a_gpu(monkeypatch, free: int) -> None:
+    """As if this build had one with so many bytes free. Computes on the CPU."""
+    monkeypatch.setattr("src.engines.llamacpp.model.choose_device", lambda device, params: "cuda")
+    monkeypatch.setattr("src.engines.llamacpp.model.free_memory", lambda *kinds: free)
 
-    with pytest.raises(EngineError, match="vocabulary"):
-        engine.add(Job(id=1, tokens=[10**6], prompt_tokens=1, max_tokens=1, sampling=SamplingParams(seed=1)))
+
+def test_what_a_gpu_has_no_room_for_is_refused_with_the_numbers(model_path, monkeypatch):
+    on_a_gpu(monkeypatch, 2 * 2**30)
+    with pytest.raises(ModelLoadFailed, match=r"needs 3\.5 GiB of KV cache, but 1\.\d GiB of the GPU are free.* 10 sequences would fit"):
+        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, kv_type="f16"))
 
 
-def test_a_plan_that_cannot_fit_is_refused_with_the_numbers(model_path):
-    with pytest.raises(ModelLoadFailed, match=r"needs 3\.5 GiB of KV cache, but 1\.\d GiB are free"):
-        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2 * 2**30, kv_type="f16"))
+def test_of_what_is_open_a_gpu_gets_as_much_as_it_has_room_for(model_path, monkeypatch):
+    on_a_gpu(monkeypatch, GIB)
+    given = {"context_length": 8192, "max_sequences": 20, "kv_type": "f16"}
+
+    def loaded(**fields: bool) -> tuple[int, int]:
+        engine = load_engine("llama_cpp", options(model_path, **given, **fields))
+        engine.close()
+        return engine.context_length, engine.stats().slots
+
+    assert loaded(sequences_are_open=True) == (8192, 5)
+    assert loaded(context_is_open=True) == (2048, 20)
+    assert loaded(context_is_open=True, sequences_are_open=True) == (8192, 5)
 
 
 def test_a_device_that_is_not_there_is_refused_by_name(model_path):
@@ -97,9 +121,11 @@ def test_a_device_that_is_not_there_is_refused_by_name(model_path):
         load_engine("llama_cpp", options(model_path, device="mps"))
 
 
-def test_a_quantised_cache_answers_and_takes_about_half_the_memory(model_path):
-    with pytest.raises(ModelLoadFailed, match=r"needs 1\.9 GiB of KV cache.* KV_CACHE_TYPE=q8_0"):
-        load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, memory_bytes=2**30, kv_type="q8_0"))
+def test_a_quantised_cache_answers_and_takes_about_half_the_memory(model_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        on_a_gpu(patch, 2**30)
+        with pytest.raises(ModelLoadFailed, match=r"needs 1\.9 GiB of KV cache.* KV_CACHE_TYPE=q8_0"):
+            load_engine("llama_cpp", options(model_path, context_length=8192, max_sequences=20, kv_type="q8_0"))
     engine = load_engine("llama_cpp", options(model_path, kv_type="q8_0"))
     tokens = llama_cpp.Llama(str(model_path), vocab_only=True, verbose=False).tokenize(PROMPT, add_bos=False, special=True)
     drawn, _, _ = run(engine, tokens, temperature=0.0)
@@ -114,12 +140,17 @@ def test_memory_of_a_device_is_read_from_llama_cpp():
     assert free_memory() == 0
 
 
-def test_a_job_whose_key_has_little_running_passes_those_of_a_busy_key(engine):
-    sampling = SamplingParams(seed=1, ignore_eos=True)
+def job_of(key: str, id: int, max_tokens: int) -> Job:
+    """Its prompt has 20 tokens, others than any other job's."""
+    sampling = SamplingParams(seed=1, temperature=0.0, ignore_eos=True)
+    tokens = [100 + id * 31 + index for index in range(20)]
+    return Job(id=id, tokens=tokens, prompt_tokens=20, max_tokens=max_tokens, sampling=sampling, key=key)
+
+
+def test_a_job_whose_key_has_little_running_passes_those_of_a_busy_key(new_engine):
+    engine = new_engine
     for id in range(10):
-        key = "late" if id == 9 else "busy"
-        tokens = [100 + id * 31 + index for index in range(20)]
-        engine.add(Job(id=id, tokens=tokens, prompt_tokens=20, max_tokens=3 + id % 4, sampling=sampling, key=key))
+        engine.add(job_of("late" if id == 9 else "busy", id, max_tokens=3 + id % 4))
     order = []
     while steps := engine.step():
         order += [step.job_id for step in steps if step.cached_tokens is not None]
@@ -128,6 +159,21 @@ def test_a_job_whose_key_has_little_running_passes_those_of_a_busy_key(engine):
     stats = engine.stats()
     assert stats.admitted >= 10
     assert stats.waited_seconds > 0
+
+
+def test_the_prompt_of_a_key_that_runs_little_has_a_step_of_its_own(new_engine):
+    engine = new_engine
+    late = job_of("late", 9, max_tokens=3)
+    engine.add(late)
+    alone = [step.token for _ in range(3) for step in engine.step()]
+    for id in range(3):
+        engine.add(job_of("busy", id, max_tokens=40))
+    while len([step for step in engine.step() if step.token is not None]) < 3:
+        pass
+    engine.add(late)
+    steps = [engine.step() for _ in range(4)]
+    assert [{step.job_id for step in one} for one in steps] == [{9}, {0, 1, 2, 9}, {0, 1, 2, 9}, {0, 1, 2}]
+    assert [step.token for one in steps for step in one if step.job_id == 9] == alone
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions, Job
+from src.engines.base import Job
+from src.engines.llamacpp import LlamaCppOptions
 from src.engines.llamacpp.candidates import GROUPS, Candidates
 from src.sampling import SamplingParams
 
@@ -29,7 +30,7 @@ def test_all_of_the_greatest_are_picked(row, count):
 
 @pytest.fixture(scope="module")
 def engine(model_path):
-    engine = load_engine("llama_cpp", EngineOptions(model_path=str(model_path), context_length=512, max_sequences=2, threads=2))
+    engine = load_engine("llama_cpp", LlamaCppOptions(model_path=str(model_path), context_length=512, max_sequences=2, threads=1))
     yield engine
     engine.close()
 
@@ -58,7 +59,7 @@ def test_what_is_drawn_is_what_llama_cpp_draws_from_the_whole_vocabulary(engine,
     picked = drawn()
     whole_vocabulary = llama_cpp.llama_cpp.llama_sampler_sample
     calls = []
-    monkeypatch.setattr("src.engines.llamacpp.sampler._few_enough", lambda model, params: 0)
+    monkeypatch.setattr("src.engines.llamacpp.sampler._candidate_count", lambda model, params: 0)
     monkeypatch.setattr(llama_cpp.llama_cpp, "llama_sampler_sample", lambda *given: calls.append(1) or whole_vocabulary(*given))
     assert drawn() == picked
     assert len(calls) == sum(len(answer) for answer in picked)

@@ -3,10 +3,11 @@
 import math
 
 import llama_cpp
+import msgspec
 import pytest
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions
+from src.engines.llamacpp import LlamaCppOptions
 from src.engines.llamacpp.embedder import BATCH_TOKENS, Embedder
 from src.errors import InsufficientMemory
 from tests.engines.test_contract import job
@@ -15,7 +16,7 @@ from tests.engines.test_embeddings import cosine, tokens, vectors
 
 def load(model_path, **changes):
     options = {"model_path": str(model_path), "context_length": 256, "max_sequences": 2, "threads": 1}
-    return load_engine("llama_cpp", EngineOptions(**{**options, **changes}))
+    return load_engine("llama_cpp", LlamaCppOptions(**{**options, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,7 @@ def engine(model_path):
     loaded.close()
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_mean_that_llama_cpp_itself_makes(engine, model_path):
     pooling = llama_cpp.LLAMA_POOLING_TYPE_MEAN
     reference = llama_cpp.Llama(
@@ -50,6 +52,7 @@ def test_models_that_pool_otherwise_are_pooled_so(engine, monkeypatch, pooling, 
         assert cosine(found, alone) > 0.9999
 
 
+@pytest.mark.slow
 def test_a_piece_is_smaller_while_jobs_run(model_path):
     engine = load(model_path, step_time_target=0.005)
     pieces = sum(1 for vector in engine.embed([tokens(256, 60)]) if vector is None)
@@ -59,6 +62,18 @@ def test_a_piece_is_smaller_while_jobs_run(model_path):
         pass
     assert sum(1 for vector in engine.embed([tokens(100, 60)]) if vector is None) > 5
     engine.close()
+
+
+def test_a_piece_is_short_where_a_key_has_asked_for_text_a_moment_ago(model_path):
+    engine = load(model_path)
+    alone = sum(1 for vector in engine.embed([tokens(256, 60)]) if vector is None)
+    engine.add(msgspec.structs.replace(job(1, max_tokens=1), key="other"))
+    while not any(step.finish for step in engine.step()):
+        pass
+    pieces = sum(1 for vector in engine.embed([tokens(256, 60)] * 3) if vector is None)
+    engine.close()
+    assert alone == 256 // BATCH_TOKENS - 1
+    assert pieces > 3 * alone + 3
 
 
 def test_where_memory_is_short_the_numbers_are_told_and_the_engine_goes_on(model_path):

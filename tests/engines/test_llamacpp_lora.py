@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions
+from src.engines.llamacpp import LlamaCppOptions
 from src.errors import ModelLoadFailed
-from tests.engines.llamacpp_greedy import TOLERANCE, GreedyReference
 from tests.engines.test_llamacpp_prefix import job, run, words
+from tests.support.llamacpp_greedy import TOLERANCE, GreedyReference
 
 CONTEXT = 256
 RANK = 4
@@ -34,12 +34,13 @@ def write_adapter(path: Path, width: int = 576, layers: int = 30, strength: floa
 
 
 def load(model_path: Path, *adapters: Path):
-    options = EngineOptions(
-        model_path=str(model_path), context_length=CONTEXT, max_sequences=2, threads=2, lora=tuple(str(path) for path in adapters)
+    options = LlamaCppOptions(
+        model_path=str(model_path), context_length=CONTEXT, max_sequences=2, threads=1, lora=tuple(str(path) for path in adapters)
     )
     return load_engine("llama_cpp", options)
 
 
+@pytest.mark.slow
 def test_an_adapter_changes_answers_as_it_does_in_llama_cpp_itself(model_path, tmp_path):
     adapter = write_adapter(tmp_path / "adapter.gguf")
     engine = load(model_path, adapter)

@@ -3,9 +3,9 @@
 import pytest
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions
-from tests.engines.llamacpp_greedy import GreedyReference
+from src.engines.llamacpp import LlamaCppOptions
 from tests.engines.test_llamacpp_prefix import job, run, words
+from tests.support.llamacpp_greedy import GreedyReference
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ CONTEXT = 1024
 
 @pytest.fixture(scope="module")
 def engine(gemma_path):
-    options = EngineOptions(model_path=str(gemma_path), context_length=CONTEXT, max_sequences=3, cached_prefixes=3, threads=2)
+    options = LlamaCppOptions(model_path=str(gemma_path), context_length=CONTEXT, max_sequences=3, cached_prefixes=3, threads=1)
     engine = load_engine("llama_cpp", options)
     yield engine
     engine.close()
@@ -62,10 +62,10 @@ def test_streams_that_move_together_go_on_as_they_would_have(engine, reference):
         engine.add(one)
     while not all(drawn.values()):
         step()
-    moves, middle = engine._slots.moves, engine._slots.all[1].job.id
+    moves, middle = engine.stats().moves, engine._slots.all[1].job.id
     engine.cancel(middle)
     while step():
         pass
-    assert engine._slots.moves == moves + 1
+    assert engine.stats().moves == moves + 1
     for id in {0, 1, 2} - {middle}:
         reference.assert_greedy(jobs[id].tokens, drawn[id])

@@ -1,5 +1,8 @@
 """What only MLX can show: its answers are mlx-lm's own, prefixes are found in every place, memory that runs out costs one job."""
 
+import gc
+import re
+
 import msgspec
 import numpy
 import pytest
@@ -10,18 +13,19 @@ from mlx_lm import stream_generate  # noqa: E402
 from mlx_lm.utils import load  # noqa: E402
 
 from src.engines import load_engine  # noqa: E402
-from src.engines.base import EngineOptions, Job  # noqa: E402
+from src.engines.base import Job  # noqa: E402
+from src.engines.mlx import MLXOptions  # noqa: E402
 from src.errors import EngineDead, EngineError, InsufficientMemory, ModelLoadFailed  # noqa: E402
 from src.sampling import SamplingParams  # noqa: E402
-from src.text.hf import HFTokenizer  # noqa: E402
-from tests.hf_model import hf_model  # noqa: E402
+from src.text.tokenizer.hf import HFTokenizer  # noqa: E402
+from tests.support.hf_model import hf_model  # noqa: E402
 
 PROMPTS = ["What is the capital of France?", "Name a colour.", "Why is the sky blue? Answer in one sentence."]
 
 
-def options(**changes) -> EngineOptions:
+def options(**changes) -> MLXOptions:
     values = {"model_path": str(hf_model("float32")), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4}
-    return EngineOptions(**{**values, **changes})
+    return MLXOptions(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -265,10 +269,18 @@ def test_without_caching_nothing_is_kept_or_shared():
     engine.close()
 
 
+def test_what_one_scope_keeps_is_neither_found_nor_replaced_by_another(engine):
+    tokens = words(8, 60)
+    first = Run(engine, msgspec.structs.replace(job(1, tokens), scope="a"))
+    longer = tokens + first.drawn[1] + words(9, 10)
+    assert Run(engine, msgspec.structs.replace(job(2, longer), scope="b")).cached == {2: 0}
+    assert Run(engine, msgspec.structs.replace(job(3, longer), scope="a")).cached == {3: 66}
+
+
 def test_a_cache_that_cannot_be_cut_is_used_only_as_a_whole():
     from mlx_lm.models.cache import RotatingKVCache
 
-    from src.engines.mlx.prefixes import Prefixes
+    from src.engines.mlx.prefix_cache import Prefixes
 
     window = RotatingKVCache(max_size=8)
     window.update_and_fetch(mx.zeros((1, 1, 12, 4)), mx.zeros((1, 1, 12, 4)))
@@ -287,7 +299,12 @@ def test_a_cache_that_cannot_be_cut_is_used_only_as_a_whole():
 # Memory and refusals
 
 
-def test_when_memory_runs_out_one_job_fails_and_the_others_go_on_as_they_would_have(engine, monkeypatch):
+OUT_OF_MEMORY = "[METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)."
+TOO_LARGE = "[metal::malloc] Attempting to allocate 99999999999 bytes which is greater than the maximum allowed buffer size."
+
+
+@pytest.mark.parametrize("text", [TOO_LARGE, OUT_OF_MEMORY])
+def test_when_memory_runs_out_one_job_fails_and_the_others_go_on_as_they_would_have(engine, monkeypatch, text):
     """MLX's CPU backend ends the process where Metal raises, so that Metal's exception is raised in its place."""
     jobs = [job(id, words(id, 20 + id), 10, seed=id, temperature=1.0) for id in (1, 2, 3)]
     expected = Run(engine, *jobs).drawn
@@ -302,9 +319,7 @@ def test_when_memory_runs_out_one_job_fails_and_the_others_go_on_as_they_would_h
 
     def fail() -> None:
         generate()
-        raise RuntimeError(
-            "[metal::malloc] Attempting to allocate 99999999999 bytes which is greater than the maximum allowed buffer size."
-        )
+        raise RuntimeError(text)
 
     monkeypatch.setattr(engine._generator, "next", fail)
     failed = engine.step()
@@ -316,6 +331,34 @@ def test_when_memory_runs_out_one_job_fails_and_the_others_go_on_as_they_would_h
     assert [drawn[id] + run.drawn[id] for id in (1, 2)] == [expected[1], expected[2]]
     assert engine._most_running == 2
     engine._most_running = 4
+
+
+def failing_keep(monkeypatch, engine, text: str) -> None:
+    def fail(*given) -> None:
+        monkeypatch.undo()
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(engine._prefixes, "keep", fail)
+
+
+def test_an_error_of_the_batch_that_comes_while_a_prefix_is_kept_is_not_lost(engine, monkeypatch):
+    jobs = [job(id, words(id, 20), 12, seed=id, temperature=1.0) for id in (1, 2)]
+    expected = Run(engine, *jobs).drawn
+    engine._prefixes.clear()
+    failing_keep(monkeypatch, engine, OUT_OF_MEMORY)
+    generator = engine._generator
+    run = Run(engine, *jobs, job(3, words(3, 20), 3))
+    assert engine._generator is not generator, "the batch is computed anew"
+    assert not run.errors
+    assert {id: run.drawn[id] for id in (1, 2)} == expected
+
+
+def test_any_other_error_while_a_prefix_is_kept_ends_the_engine(monkeypatch):
+    engine = load_engine("mlx", options())
+    failing_keep(monkeypatch, engine, "[METAL] Command buffer execution failed: Impacting Interactivity (0000000e:…).")
+    with pytest.raises(EngineDead, match="Impacting Interactivity"):
+        Run(engine, job(1, words(1, 5), 2))
+    engine.close()
 
 
 def test_when_memory_runs_out_an_answer_goes_on_within_its_grammar(engine, monkeypatch):
@@ -362,7 +405,7 @@ def test_when_memory_runs_out_an_answer_goes_on_within_its_grammar(engine, monke
 
 
 def test_a_token_drawn_again_as_another_one_fails_its_job():
-    from src.engines.mlx.mask import Mask
+    from src.engines.mlx.grammar_mask import Mask
 
     class Anything:
         source = ""
@@ -423,13 +466,17 @@ def test_a_model_larger_than_the_memory_it_may_use_is_refused_with_the_numbers()
         load_engine("mlx", options(device="cpu", memory_bytes=2**30, memory_fraction=0.2))
 
 
-def test_a_context_that_does_not_fit_is_refused_with_the_numbers_and_a_default_one_is_shortened():
+def test_a_context_that_does_not_fit_is_refused_with_the_numbers():
     memory = 7 * 10**8  # 540 MB of weights, and some of what other engines of this process still hold
     held = mx.get_active_memory()
-    with pytest.raises(ModelLoadFailed, match=r"CONTEXT_LENGTH=8192 needs 0\.\d\d GiB of KV cache for one sequence, but 0\.\d\d GiB"):
+    needs = r"CONTEXT_LENGTH=8192 needs 0\.\d\d GiB of KV cache for one sequence, but 0\.\d\d GiB .* (\d+) tokens would fit"
+    with pytest.raises(ModelLoadFailed, match=needs) as refused:
         load_engine("mlx", options(device="cpu", context_length=8192, memory_bytes=memory + held, memory_fraction=1.0))
-    engine = load_engine("mlx", options(device="cpu", context_length=0, memory_bytes=memory + held, memory_fraction=1.0))
-    assert 256 <= engine.context_length < 4096
+    fits = int(re.search(needs, refused.value.message)[1])
+    del refused  # its traceback holds the model
+    gc.collect()
+    engine = load_engine("mlx", options(device="cpu", context_length=fits, memory_bytes=memory + held, memory_fraction=1.0))
+    assert 256 <= engine.context_length == fits < 4096
     engine.close()
 
 
@@ -445,9 +492,14 @@ def test_a_folder_that_mlx_lm_cannot_read_is_refused_by_name(tmp_path):
         load_engine("mlx", options(model_path=str(tmp_path)))
 
 
-def test_a_token_outside_the_vocabulary_is_refused(engine):
-    with pytest.raises(EngineError, match="vocabulary"):
-        engine.add(job(1, [10**6]))
+def test_code_that_a_folder_names_is_not_run(tmp_path):
+    mark = tmp_path / "mark"
+    tmp_path.joinpath("config.json").write_text('{"model_type": "llama", "model_file": "evil.py"}')
+    tmp_path.joinpath("evil.py").write_text(f"open({str(mark)!r}, 'w')")
+    tmp_path.joinpath("model.safetensors").write_bytes((hf_model("float32") / "model.safetensors").read_bytes())
+    with pytest.raises(ModelLoadFailed, match=rf"mlx-lm cannot load {tmp_path.name}"):
+        load_engine("mlx", options(model_path=str(tmp_path)))
+    assert not mark.exists()
 
 
 def test_the_tokenizer_ends_where_the_engine_does(engine):

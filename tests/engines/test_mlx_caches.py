@@ -11,7 +11,8 @@ from mlx_lm.generate import generate_step  # noqa: E402
 from mlx_lm.utils import _get_classes  # noqa: E402
 
 from src.engines import load_engine  # noqa: E402
-from src.engines.base import EngineOptions, Job  # noqa: E402
+from src.engines.base import Job  # noqa: E402
+from src.engines.mlx import MLXOptions  # noqa: E402
 from src.sampling import SamplingParams  # noqa: E402
 
 VOCABULARY = 300
@@ -43,7 +44,7 @@ def engine(request, tmp_path_factory):
     weights = {name: mx.random.normal(array.shape) * 0.3 if array.ndim > 1 else array for name, array in parameters}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     folder.joinpath("config.json").write_text(json.dumps(config))
-    engine = load_engine("mlx", EngineOptions(model_path=str(folder), context_length=512, max_sequences=4, cached_prefixes=4))
+    engine = load_engine("mlx", MLXOptions(model_path=str(folder), context_length=512, max_sequences=4, cached_prefixes=4))
     yield engine
     engine.close()
 

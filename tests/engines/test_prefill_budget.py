@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.engines.budget import FIRST_TOKENS, MIN_TOKENS, PrefillBudget, share_room
+from src.engines.prefill_budget import ALONE_TOKENS, FIRST_TOKENS, MIN_TOKENS, PrefillBudget, share_room
 
 
 def learned(target: float, decode: float, token: float, doubling: float = 1e9) -> PrefillBudget:
@@ -16,6 +16,22 @@ def learned(target: float, decode: float, token: float, doubling: float = 1e9) -
 
 def test_with_nobody_decoding_a_prompt_gets_the_whole_batch():
     assert PrefillBudget(0.2, 512).tokens(0) == 512
+
+
+def test_a_long_prompt_alone_does_not_keep_who_comes_for_seconds():
+    tokens = learned(0.25, 0.02, 0.005).tokens(0)
+    assert 0.8 < tokens * 0.005 <= 1.0
+
+
+def test_where_each_step_takes_long_whatever_it_computes_a_prompt_alone_gets_on():
+    assert learned(0.25, 0.02, 0.5).tokens(0) == ALONE_TOKENS
+
+
+@pytest.mark.parametrize("decoding", [0, 8])
+def test_a_hurried_step_takes_what_it_may(decoding):
+    tokens = learned(0.25, 0.02, 0.001).tokens(decoding, seconds=0.06)
+    beside = 0.02 if decoding else 0.0
+    assert 0.045 < beside + tokens * 0.001 <= 0.06
 
 
 def test_before_anything_was_measured_the_chunk_is_small():

@@ -13,9 +13,9 @@ from src.engines import load_engine, why_not
 from src.engines.base import Job
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import CONTEXT, options, place_threads_anew, step_on, vllms_processes
-from tests.hf_model import hf_model
-from tests.server import assert_gone
+from tests.support.hf_model import hf_model
+from tests.support.server import assert_gone
+from tests.support.vllm_small import CONTEXT, options, place_threads_anew, step_on, vllms_processes
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)
@@ -224,7 +224,7 @@ def test_with_speculative_decoding_on_a_gpu_vllm_draws_itself_and_follows_gramma
     arguments = engine_arguments(options(vllm={"speculative_config": NGRAMS}))
     assert (arguments.logits_processors, arguments.skip_tokenizer_init) == (None, False)
     assert arguments.structured_outputs_config == {"backend": "guidance"}
-    parameters = Parameters([2], drawn_here=False)
+    parameters = Parameters([2], reports=None)
     params = parameters.of(with_grammar(1, DATE, temperature=0.7, top_p=0.9, presence_penalty=0.5), 100)
     assert (params.temperature, params.top_p, params.presence_penalty) == (0.7, 0.9, 0.5)
     assert params.structured_outputs.grammar == DATE

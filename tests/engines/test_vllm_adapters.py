@@ -10,10 +10,10 @@ from src.engines import load_engine, why_not
 from src.engines.base import Engine, Job
 from src.errors import EngineError, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import options, vllms_processes
-from tests.hf_model import hf_model
-from tests.lora import merged, write_adapter
-from tests.server import assert_gone
+from tests.support.hf_model import hf_model
+from tests.support.lora import merged, write_adapter
+from tests.support.server import assert_gone
+from tests.support.vllm_small import options, vllms_processes
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)

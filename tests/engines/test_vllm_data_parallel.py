@@ -12,11 +12,11 @@ import pytest
 from src.engines import load_engine, why_not
 from src.errors import EngineDead, ModelLoadFailed
 from tests.engines.test_contract import Run, job
-from tests.engines.vllm_small import options, place_threads_anew, step_on, vllms_processes
-from tests.hf_model import hf_model
-from tests.lora import write_adapter
-from tests.server import assert_gone
-from tests.watching import watching
+from tests.support.hf_model import hf_model
+from tests.support.lora import write_adapter
+from tests.support.server import assert_gone
+from tests.support.vllm_small import options, place_threads_anew, step_on, vllms_processes
+from tests.support.watching import watching
 
 if reason := why_not("vllm"):
     pytest.skip(reason, allow_module_level=True)

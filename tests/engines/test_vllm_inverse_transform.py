@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the package vllm is not installed")
 
-from src.engines.vllm import draw as drawing  # noqa: E402
-from src.engines.vllm.draw import draw  # noqa: E402
+from src.engines.vllm import inverse_transform  # noqa: E402
+from src.engines.vllm.inverse_transform import sample  # noqa: E402
 from src.sampling import SamplingParams  # noqa: E402
 
 LOGITS = torch.log(torch.tensor([[0.05, 0.4, 0.15, 0.1, 0.3]]))  # in falling order: 1, 4, 2, 3, 0
@@ -17,7 +17,7 @@ CHANCES = [(number + 0.5) / 1000 for number in range(1000)]
 def shares(**sampling) -> dict[int, float]:
     """How often each token is drawn by evenly spread numbers."""
     params = [SamplingParams(seed=0, **sampling)] * len(CHANCES)
-    tokens = draw(LOGITS.repeat(len(CHANCES), 1), params, CHANCES)
+    tokens = sample(LOGITS.repeat(len(CHANCES), 1), params, CHANCES)
     return {token: count / len(CHANCES) for token, count in Counter(tokens.tolist()).items()}
 
 
@@ -58,7 +58,7 @@ def test_a_token_that_is_masked_is_never_drawn():
     logits = LOGITS.clone()
     logits[0, 1] = -torch.inf
     for sampling in ({}, {"top_k": 3}, {"top_p": 0.9}):
-        tokens = draw(logits.repeat(3, 1), [SamplingParams(seed=0, **sampling)] * 3, [0.0, 0.5, 1 - 2**-32])
+        tokens = sample(logits.repeat(3, 1), [SamplingParams(seed=0, **sampling)] * 3, [0.0, 0.5, 1 - 2**-32])
         assert 1 not in tokens.tolist()
 
 
@@ -68,17 +68,17 @@ def test_a_narrow_look_for_top_p_draws_what_a_full_one_does(monkeypatch, narrow)
     generator = torch.Generator().manual_seed(1)
     logits = torch.cat([torch.randn(20, 4096, generator=generator) * scale for scale in (8, 0.1)])
     params = [SamplingParams(seed=0, top_p=0.9)] * len(logits)
-    chances = [(row + 0.5) / len(logits) for row in range(len(logits))]
-    monkeypatch.setattr(drawing, "NARROW", narrow)
-    assert drawing._suffices(logits[:20], params[:20], 4000)
-    assert not drawing._suffices(logits, params, 16)
+    uniforms = [(row + 0.5) / len(logits) for row in range(len(logits))]
+    monkeypatch.setattr(inverse_transform, "NARROW", narrow)
+    assert inverse_transform._suffices(logits[:20], params[:20], 4000)
+    assert not inverse_transform._suffices(logits, params, 16)
     full = logits.double().sort(descending=True)
     expected = []
-    for row, chance in enumerate(chances):
+    for row, uniform in enumerate(uniforms):
         probabilities = full.values[row].softmax(-1)
         kept = probabilities[probabilities.cumsum(-1) - probabilities < 0.9]
-        expected.append(int(full.indices[row, int((kept.cumsum(-1) <= chance * kept.sum()).sum())]))
-    assert draw(logits, params, chances).tolist() == expected
+        expected.append(int(full.indices[row, int((kept.cumsum(-1) <= uniform * kept.sum()).sum())]))
+    assert sample(logits, params, uniforms).tolist() == expected
 
 
 def test_a_row_draws_the_same_whatever_is_beside_it():
@@ -88,6 +88,6 @@ def test_a_row_draws_the_same_whatever_is_beside_it():
         SamplingParams(seed=0, **sampling)
         for sampling in ({}, {"top_k": 40}, {"top_p": 0.9}, {"top_k": 7, "top_p": 0.5}, {"min_p": 0.1, "temperature": 0.7}, {})
     ]
-    chances = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2]
-    together = draw(logits, params, chances).tolist()
-    assert together == [int(draw(logits[[row]], [params[row]], [chances[row]])) for row in range(6)]
+    uniforms = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2]
+    together = sample(logits, params, uniforms).tolist()
+    assert together == [int(sample(logits[[row]], [params[row]], [uniforms[row]])) for row in range(6)]

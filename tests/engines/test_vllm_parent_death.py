@@ -7,13 +7,13 @@ import psutil
 import pytest
 
 from src.settings import ROOT
-from tests.server import assert_gone, wait_until
+from tests.support.server import assert_gone, wait_until
 
 PROGRAM = """
 import multiprocessing, subprocess, time
-from src.engines.vllm import spawned
+from src.engines.vllm import parent_death
 
-spawned.install()
+parent_death.install()
 multiprocessing.get_context("spawn").Process(target={target}, args=[{argument}]).start()
 print("spawned", flush=True)
 time.sleep(60)

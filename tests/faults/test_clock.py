@@ -11,22 +11,25 @@ import httpx
 import pytest
 
 from src.settings import ROOT
-from tests.faults.answers import Crowd, ask
-from tests.server import Server, wait_until
+from tests.support.answers import Crowd, ask
+from tests.support.programs import program
+from tests.support.server import Server, wait_until
 
 # Where the time of day is meant, and what a jump does there. All else counts by time.monotonic().
 TIME_OF_DAY = {
-    "api/admin.py": "whether a key has expired: that is a day of the calendar",
-    "api/keyring.py": "the same",
-    "api/counters.py": "limits' own library counts minutes of the clock, shared by all through Redis: one window ends early or late",
-    "api/generate.py": "`created` of an answer",
-    "api/replay/store.py": "`created`; and the age of kept answers, by the times of their files, which other processes see too",
+    "api/routes/admin.py": "whether a key has expired: that is a day of the calendar",
+    "api/access/keyring.py": "the same",
+    "api/access/counters.py": "limits' own library counts minutes of the clock, shared by all through Redis: one window ends early or late",
+    "api/generation/reply.py": "`created` of an answer",
+    "api/generation/replay/store.py": "`created`; and the age of kept answers, by the times of their files, which other processes see too",
     "keys.py": "`created` of a key",
-    "manager/clean.py": "the age of unfinished downloads, by the times of their files: days",
-    "api/tracing.py": "when a span of a trace began",
+    "manager/cleanup.py": "the age of unfinished downloads, by the times of their files: days",
+    "api/observe/tracing.py": "when a span of a trace began",
     "text/template/sandbox.py": "strftime_now: what templates tell a model of today",
+    "catalog/stamps.py": "whether a file has changed a moment ago, by the times of files: a jump costs a scan",
+    "rundir.py": "what lies there is marked as read just now, for programs that remove old files by their times",
     "logs.py": "the days whose logs are kept",
-    "gunicorn_log.py": "the time of a record, which is made into text",
+    "gunicorn/gunicorn_log.py": "the time of a record, which is made into text",
 }
 CLOCK = {
     *(("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "fromtimestamp"), ("date", "today")),
@@ -56,7 +59,7 @@ class Clock:
         self._offset = folder / "offset"
         self.set(0)
         library = folder / "clock.so"
-        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, ROOT / "tests" / "clock.c"], check=True)
+        subprocess.run([program("cc"), "-shared", "-fPIC", "-O2", "-o", library, ROOT / "tests" / "support" / "clock.c"], check=True)
         self.environ = {"LD_PRELOAD": library, "TEST_CLOCK": self._offset}
 
     def set(self, hours: int) -> None:

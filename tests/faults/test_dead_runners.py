@@ -8,8 +8,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.faults.answers import Crowd, ask
-from tests.server import Server, wait_until
+from tests.support.answers import Crowd, ask
+from tests.support.server import Server, wait_until
 
 LONG = "abcdefghij" * 9
 
@@ -104,6 +104,7 @@ def test_a_model_is_not_given_up_for_requests_that_kill_it(server):
         assert ask(server, LONG).text == expected(LONG)
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_end_is_a_death_and_the_request_behind_it_is_found():
     with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, ECHO_FAULT="stall POISON", ENGINE_STALL_SECONDS=1) as server, Crowd() as crowd:
         answers = [crowd.ask(server, LONG) for _ in range(3)]
@@ -114,6 +115,7 @@ def test_a_step_that_does_not_end_is_a_death_and_the_request_behind_it_is_found(
         assert "a hang: no step" in server.log("model_operations")
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_replaced():
     with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, ENGINE_STALL_SECONDS=6) as server, Crowd() as crowd:
         answer = crowd.ask(server, LONG)

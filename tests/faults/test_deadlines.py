@@ -6,8 +6,8 @@ import time
 import httpx
 import pytest
 
-from tests.faults.answers import Crowd, ask
-from tests.server import Server, wait_until
+from tests.support.answers import Crowd, ask
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 

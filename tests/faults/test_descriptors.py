@@ -1,7 +1,6 @@
 """A process that may open no more files: who is served stays served, others wait or get a 503, and it recovers by itself."""
 
 import contextlib
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -9,9 +8,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.faults.answers import Crowd, ask
 from tests.faults.test_vanished_clients import connect
-from tests.server import Server, wait_until
+from tests.support.answers import Crowd, ask
+from tests.support.programs import program
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes another process's limits")
 SHORT = {"model": "echo", "prompt": "x" * 20, "max_tokens": 5}
@@ -73,9 +73,7 @@ def test_a_process_without_descriptors_serves_those_it_has_and_the_others_later(
 @pytest.mark.slow
 def test_a_shells_limit_is_raised_and_a_worker_takes_no_more_connections_than_it_has_descriptors_for():
     """Else a hundred clients would take every descriptor, and none would be left for the way to the model."""
-    limited = f"--nofile=80:120 {sys.executable} run.py --mode prod"
-    prlimit = shutil.which("prlimit")
-    assert prlimit
+    prlimit, limited = program("prlimit"), f"--nofile=80:120 {sys.executable} run.py --mode prod"
     with Server(program=prlimit, command=limited, INFERENCE_ENGINE="echo", ECHO_STEP_MS=2, MAX_CONCURRENT_REQUESTS=1000) as server:
         for use in server.status()["processes"]:  # what renders templates has none, on purpose, and is not among them
             assert psutil.Process(use["pid"]).rlimit(psutil.RLIMIT_NOFILE) == (120, 120), use["name"]
@@ -84,6 +82,7 @@ def test_a_shells_limit_is_raised_and_a_worker_takes_no_more_connections_than_it
         assert "Too many open files" not in server.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["manager", "runner"])
 def test_more_connections_than_a_stopped_process_takes_wait_without_turning_in_a_circle(server, place):
     gateway, stopped = (psutil.Process(server.pids(name)[0]) for name in ("gateway", place))

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server import Server
-from tests.tiny_gguf import METADATA, NORMAL, TEMPLATE, TOKENS, tiny_gguf
+from tests.support.server import Server
+from tests.support.tiny_gguf import METADATA, NORMAL, TEMPLATE, TOKENS, tiny_gguf
 
 pytestmark = pytest.mark.slow
 LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -25,7 +25,7 @@ FAILS = r"llama.cpp cannot load model.gguf: .*"
 SPOILED: dict[str, tuple[dict, dict, str]] = {
     "no tokenizer": (NO_TOKENIZER, {}, FAILS + "key not found in model: tokenizer.ggml.model"),
     "fewer tokens than rows": (FEWER_TOKENS, {}, FAILS + "tensor 'token_embd.weight' has wrong shape"),
-    "no layers": ({"llama.block_count": 0}, {}, "its runner died while loading, by signal SIGABRT"),
+    "no layers": ({"llama.block_count": 0}, {}, r"its runner crashed while loading \(signal SIGABRT\)"),
     "no heads": ({"llama.attention.head_count": 0}, {}, FAILS + "has wrong shape"),
     "no context": ({"llama.context_length": 0}, {}, "llama.cpp cannot make a context of 2 × 0 tokens for model.gguf"),
     "a missing tensor": ({}, {"blk.0.attn_q.weight": None}, FAILS + "'blk.0.attn_q.weight' not found"),
@@ -54,7 +54,7 @@ def server(tmp_path_factory, touched):
         put(root, name, tiny_gguf(metadata, tensors))
     for name, (source, _) in TEMPLATES.items():
         put(root, name, tiny_gguf({"tokenizer.chat_template": IF_EVIL.replace("EVIL", source.replace("TOUCHED", str(touched)))}))
-    small = {"CONTEXT_LENGTH": 128, "MAX_PARALLEL_SEQUENCES": 2, "MAX_CONCURRENT_MODELS": 2, "MEMORY_RESERVE": 0, "THREADS": 1}
+    small = {"CONTEXT_LENGTH": 128, "MAX_PARALLEL_SEQUENCES": 2, "MAX_CONCURRENT_MODELS": 2, "MEMORY_RESERVE": 0}
     with Server(
         MODELS_DIR=root, DEFAULT_MODEL="good", INFERENCE_ENGINE="llama_cpp", TEMPLATE_SECONDS=0.5, disposable=True, **small
     ) as server:

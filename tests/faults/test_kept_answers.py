@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.server import Server, wait_until
+from tests.support.server import Server, wait_until
 
 PROMPT = "abcdefghij" * 6
 

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from src.settings import ROOT
-from tests.faults.answers import ask
-from tests.server import Server, free_port, wait_until
+from tests.support.answers import ask
+from tests.support.server import Server, free_port, wait_until
 
 NO_FOLDER_CAN_BE_MADE_IN = "/sys/kernel"  # not even by root
 COMPLAINT = "logs are not written to"
@@ -89,6 +89,7 @@ def test_logs_that_are_lost_while_it_serves(server, lose: Callable[[Path], None]
     assert "Traceback" not in server.output
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_at_the_start_is_used_once_it_can(tmp_path):
     (tmp_path / "link").symlink_to(NO_FOLDER_CAN_BE_MADE_IN)
     with Server(INFERENCE_ENGINE="echo", LOG_DIR=tmp_path / "link" / "logs") as server:

@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.faults.answers import Crowd
-from tests.server import Server, wait_until
+from tests.support.answers import Crowd
+from tests.support.server import Server, wait_until
 
 
 def signal_all(tree: list[psutil.Process], number: signal.Signals) -> None:
@@ -33,6 +33,7 @@ def test_a_pause_of_every_process_is_nobodys_hang():
         assert server.status()["models"][0]["restarts"] == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_asks_without_a_pause_on_one_connection_starves_no_other():
     """What it asks needs no wait for anybody: a worker that never waits would serve nobody else, and be killed as hung."""
     with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=10, SHUTDOWN_GRACE_SECONDS=1) as server, Crowd() as crowd:

@@ -6,15 +6,15 @@ import threading
 
 import pytest
 
-from tests.faults.answers import Answer, Crowd, ask
-from tests.server import Server, wait_until
+from tests.support.answers import Answer, Crowd, ask
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 
 MODEL = "smollm2-135m"
 STREAMS, TOKENS = 20, int(os.environ.get("RESUME_TOKENS", "60"))
 KILL_EVERY = int(os.environ.get("RESUME_KILL_EVERY", "25"))  # tokens of the stream that is ahead
-NEAR_TIE = 0.4  # see tests/engines/llamacpp_greedy.py
+NEAR_TIE = 0.4  # see tests/support/llamacpp_greedy.py
 
 
 def fields(number: int) -> dict:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from src.settings import ROOT
-from tests.faults.answers import Crowd, ask
-from tests.server import Server, assert_gone, wait_until
+from tests.support.answers import Crowd, ask
+from tests.support.server import Server, assert_gone, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -27,19 +27,19 @@ def folder(tmp_path):
 
 
 def test_a_second_sigterm_ends_streams_at_once_with_an_error_that_says_so():
-    server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=50, SHUTDOWN_GRACE_SECONDS=60)
-    tree = server.processes()
-    with Crowd() as crowd:
-        answer = crowd.ask(server, "x" * 500, extra_body={"ignore_eos": True})
-        wait_until(lambda: server.status()["requests"]["running"] == 1, what="a stream")
-        server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Handling signal: term" in server.output, what="the first one's being heeded")
-        time.sleep(0.5)
-        assert not answer.done(), "the first one lets it run"
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(40) == 0, "the first one alone would take 60 seconds"
-        assert "shutting down" in answer.result().message
-    assert_gone(tree)
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=50, SHUTDOWN_GRACE_SECONDS=60) as server:
+        tree = server.processes()
+        with Crowd() as crowd:
+            answer = crowd.ask(server, "x" * 500, extra_body={"ignore_eos": True})
+            wait_until(lambda: server.status()["requests"]["running"] == 1, what="a stream")
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "Handling signal: term" in server.output, what="the first one's being heeded")
+            time.sleep(0.5)
+            assert not answer.done(), "the first one lets it run"
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(40) == 0, "the first one alone would take 60 seconds"
+            assert "shutting down" in answer.result().message
+        assert_gone(tree)
 
 
 def reload(server: Server) -> None:
@@ -74,7 +74,7 @@ def test_sighup_reads_settings_and_code_anew_and_keeps_the_old_settings_where_th
         models = server.pids("manager") + server.pids("runner")
         assert not takes(3000)
         (folder / ".env").write_text("MAX_BODY_BYTES=5000\nPORT=1\n")
-        code = folder / "src" / "api" / "system.py"
+        code = folder / "src" / "api" / "routes" / "system.py"
         code.write_text(code.read_text().replace('status="ok"', 'status="renewed"'))
         reload(server)
         assert takes(3000)
@@ -95,28 +95,28 @@ def broke_off(answer) -> bool:
 @pytest.mark.parametrize("place", ["master", "manager", "gateway"])
 def test_streams_and_processes_after_a_kill_of_anything_but_the_runner(place):
     """The manager's death is a pause, a worker's ends its own streams, and the master's ends everything."""
-    server = Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20)
-    tree = server.processes()
-    with Crowd() as crowd:
-        answer = crowd.ask(server, "x" * 150)
-        wait_until(lambda: server.status()["requests"]["running"] == 1, what="a stream")
-        runner = server.pids("runner")
-        os.kill(server.pids(place)[0], signal.SIGKILL)
-        if place == "master":
-            assert broke_off(answer)
-            server.process.wait()
-            assert_gone(tree)
-            return
-        if place == "manager":
-            assert answer.result().text == f"user: {'x' * 150}\n"
-            assert server.pids("runner") != runner
-        else:
-            assert broke_off(answer)
-            server.wait_healthy()
-            wait_until(lambda: server.status()["requests"]["running"] == 0, what="the end of its job")
-            assert server.pids("runner") == runner
-        assert ask(server, "hello").text == "user: hello\n"
-    server.stop()
+    with Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=20) as server:
+        tree = server.processes()
+        with Crowd() as crowd:
+            answer = crowd.ask(server, "x" * 150)
+            wait_until(lambda: server.status()["requests"]["running"] == 1, what="a stream")
+            runner = server.pids("runner")
+            os.kill(server.pids(place)[0], signal.SIGKILL)
+            if place == "master":
+                assert broke_off(answer)
+                server.process.wait()
+                assert_gone(tree)
+                return
+            if place == "manager":
+                assert answer.result().text == f"user: {'x' * 150}\n"
+                assert server.pids("runner") != runner
+            else:
+                assert broke_off(answer)
+                server.wait_healthy()
+                wait_until(lambda: server.status()["requests"]["running"] == 0, what="the end of its job")
+                assert server.pids("runner") == runner
+            assert ask(server, "hello").text == "user: hello\n"
+        server.stop()
 
 
 def test_a_manager_ends_if_its_master_was_killed_while_it_started(tmp_path):

@@ -8,8 +8,8 @@ import struct
 import psutil
 import pytest
 
-from tests.faults.answers import ask
-from tests.server import Server, wait_until
+from tests.support.answers import ask
+from tests.support.server import Server, wait_until
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 ENCODERS = min(32, (os.cpu_count() or 1) + 4)  # threads of asyncio's default executor, started as they are wanted and kept
@@ -111,6 +111,7 @@ def test_clients_that_vanish_at_once(server):
     assert_nothing_left(server, before)
 
 
+@pytest.mark.slow
 def test_clients_that_vanish_while_their_prompt_is_computed(model_path):
     with Server(CONTEXT_LENGTH=2048, MAX_PARALLEL_SEQUENCES=2, CACHE_SIZE=0, STEP_TIME_TARGET_MS=50) as server:
         body = {"prompt": "one two three four " * 400, "max_tokens": 1}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.raw_http import ask, closed_within, connect, parsed, post
-from tests.server import Server, wait_until
+from tests.support.raw_http import ask, closed_within, connect, parsed, post
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from tests.raw_http import connect, post, read_all
-from tests.server import Server, wait_until
+from tests.support.raw_http import connect, post, read_all
+from tests.support.server import Server, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from src.manager.clean import clean
+from src.manager.cleanup import clean
 from src.settings import ROOT, Settings
-from tests.server import Server, wait_until
+from tests.support.server import Server, wait_until
 
 DAY = 86_400
+
+
+@pytest.fixture
+def tmp_path():
+    """A short one: pytest's own may be too long for RUN_DIR."""
+    with tempfile.TemporaryDirectory(prefix="cleanup-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def download(settings: Settings, name: str, days: float):
 
 def run_dir(settings: Settings, name: str):
     folder = settings.log_path.parent / "tmp" / name
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     (folder / "lock").touch()
     (folder / "runner-1.sock").touch()
     return folder
@@ -70,7 +77,7 @@ def test_a_download_that_a_process_is_at_stays(settings):
 def test_folders_of_servers_that_were_killed_go_and_those_of_others_stay(settings, tmp_path):
     dead, own, alive = run_dir(settings, "inference-dead"), run_dir(settings, "inference-own"), run_dir(settings, "inference-alive")
     starting, other = tmp_path / "tmp" / "inference-starting", tmp_path / "tmp" / "something"
-    starting.mkdir()
+    starting.mkdir(mode=0o700)
     other.mkdir()
     (tmp_path / "tmp" / "inference-link").symlink_to(other)
     code = "import sys; from src import rundir; rundir.claim(sys.argv[1]); print(flush=True); sys.stdin.read()"
@@ -83,26 +90,22 @@ def test_folders_of_servers_that_were_killed_go_and_those_of_others_stay(setting
     assert all(folder.exists() for folder in (own, alive, starting, other))
 
 
-def test_a_running_server_holds_its_folder_and_one_that_was_killed_leaves_it_to_the_next():
-    with tempfile.TemporaryDirectory(prefix="t-") as short:  # pytest's own folders are too long for a socket's path
-        check_folders_of_servers(Path(short))
-
-
-def check_folders_of_servers(tmp_path):
+@pytest.mark.slow
+def test_a_running_server_holds_its_folder_and_one_that_was_killed_leaves_it_to_the_next(tmp_path):
     environ = {"TMPDIR": str(tmp_path)}
-    killed = Server(INFERENCE_ENGINE="echo", **environ)
-    (folder,) = tmp_path.glob("inference-*")
-    for process in [*killed.processes()][::-1]:
-        process.kill()
-    killed.process.wait()
+    with Server(INFERENCE_ENGINE="echo", **environ) as killed:
+        (folder,) = tmp_path.glob("inference-*")
+        for process in [*killed.processes()][::-1]:
+            process.kill()
+        killed.process.wait()
     assert folder.exists()
-    code = "from src.manager.clean import clean; from src.settings import Settings; print(*clean(Settings(run_dir='/nowhere')))"
+    code = "from src.manager.cleanup import clean; from src.settings import Settings; print(*clean(Settings(run_dir='/nowhere')))"
     with Server(INFERENCE_ENGINE="echo", **environ) as server:
-        wait_until(lambda: not folder.exists(), 20, "the end of the folder")
+        wait_until(lambda: f"Removed what was left behind: {folder}" in server.log("app"), what="the folder's removal")
+        assert not folder.exists()
         (own,) = tmp_path.glob("inference-*")
         told = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=True
         )
         assert str(own) not in told.stdout
         assert own.exists()
-        assert f"Removed what was left behind: {folder}" in server.log("app")

@@ -8,21 +8,24 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import psutil
 import pytest
 from loguru import logger
 
 from src import logs
-from src.engines import ENGINES, EngineKind
+from src.engines import ENGINES
 from src.errors import ModelDoesNotFit, ModelLoadFailed, ModelNotFound
-from src.manager import memory, watch
+from src.manager import memory, upkeep
+from src.manager.loaded_models import Loaded, LoadedModels
 from src.manager.manager import Manager
 from src.manager.memory import GIB, Memory
-from src.manager.roster import Loaded, Roster
+from src.manager.planning import Planner
 from src.protocol import ModelReady
 from src.settings import Settings
-from tests.model_files import gguf_bytes
+from tests.support.model_files import gguf_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +47,7 @@ def run(folder: Path, test, **settings: object) -> None:
 
     async def main() -> None:
         manager = Manager(configured, folder.parent)
-        watching = asyncio.create_task(watch.watch(manager))
+        watching = asyncio.create_task(upkeep.Upkeep(manager).run())
         try:
             await asyncio.wait_for(test(manager), 100)
         finally:
@@ -160,8 +163,8 @@ def gigabytes(monkeypatch, total: float, needed: float):
     def need(facts, context_length, sequences, process):
         return real(facts, context_length, sequences, process)._replace(weights=int(needed * GIB))
 
-    def available(device, reserve, runners=(), promised=0):
-        held = sum(int(needed * GIB) for _ in runners)
+    def available(device, reserve, taken, share):
+        held = sum(int(needed * GIB) for _ in taken.runners)
         return Memory("cuda", int(total * GIB), int(total * GIB) - held - reserve, reserve)
 
     monkeypatch.setattr(memory, "need", need)
@@ -190,6 +193,51 @@ def test_what_can_never_fit_is_refused_and_pushes_none_out(models, monkeypatch):
     run(models, check)
 
 
+@pytest.fixture
+def mac(monkeypatch):
+    """A Mac with 64 GiB, of which Metal lets programs use 48, and models that take 20 GiB each: none of it in a process's own size,
+    and given back late."""
+    real, given_back = memory.need, {}
+
+    def need(facts, context_length, sequences, process):
+        return real(facts, context_length, sequences, process)._replace(weights=20 * GIB)
+
+    def free_bytes(total):
+        """What runners hold, and for a while what those held that are gone."""
+        now = time.monotonic()
+        alive = {pid for manager in managers for pid in manager.fleet.runners()}
+        given_back.update(dict.fromkeys(alive, now))
+        return 64 * GIB - sum(20 * GIB for seen in given_back.values() if now - seen < 0.5)
+
+    monkeypatch.setattr(memory, "need", need)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB, available=0))
+    monkeypatch.setattr("src.manager.metal.free_bytes", free_bytes)
+    monkeypatch.setattr("src.manager.metal.working_set", lambda: 48 * GIB)
+    monkeypatch.setattr(Planner, "_device", lambda planner, engine: "mps")
+    managers: list[Manager] = []
+    return managers
+
+
+def test_a_mac_switches_between_models_that_do_not_fit_together(models, mac):
+    async def check(manager: Manager) -> None:
+        mac.append(manager)
+        for name in "abc":
+            await manager.load(name)
+            assert len(manager.fleet.runners()) <= 2, "Metal has no room for three"
+        assert loaded(manager) == ["b", "c"]
+
+    run(models, check, max_concurrent_models=3)
+
+
+def test_a_mac_counts_two_loads_at_once_once_each(models, mac):
+    async def check(manager: Manager) -> None:
+        mac.append(manager)
+        await asyncio.gather(manager.load("a"), manager.load("b"))
+        assert loaded(manager) == ["a", "b"]
+
+    run(models, check, max_concurrent_models=2)
+
+
 # Loading
 
 
@@ -204,7 +252,8 @@ def test_a_load_of_a_loading_model_joins_it(models):
 
 def test_a_load_tells_how_far_it_is(models):
     async def check(manager: Manager) -> None:
-        steps = [step async for step in manager.load_progress("a")]
+        *steps, ready = [step async for step in manager.load_progress("a")]
+        assert ready == await manager.resolve("a")
         stages = [step.stage for step in steps]
         assert stages[0] == "found"
         assert stages[-1] == "ready"
@@ -221,7 +270,7 @@ def test_a_loading_runner_that_is_killed_has_failed_with_the_reason_and_the_next
         loading = asyncio.create_task(manager.load("a"))
         pid = await until(lambda: next(iter(manager.fleet.runners()), None), "a runner")
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(ModelLoadFailed, match="its runner died while loading, by signal SIGKILL"):
+        with pytest.raises(ModelLoadFailed, match=r"its runner crashed while loading \(signal SIGKILL"):
             await loading
         model = manager.fleet.serving("a")
         assert model
@@ -250,7 +299,7 @@ def test_a_model_that_was_loaded_before_is_not_given_up_for_a_kill_while_it_load
 
 
 def test_nor_is_one_that_the_manager_before_had_loaded(models):
-    Roster(models.parent / "loaded.json").write(Loaded(None, ("a",)))
+    LoadedModels(models.parent / "loaded.json").write(Loaded(None, ("a",)))
 
     async def check(manager: Manager) -> None:
         loading = asyncio.create_task(manager.load("a"))
@@ -268,7 +317,7 @@ def test_who_has_to_come_again_is_told_how_long_the_process_took_to_be_ready(mod
         model = manager.fleet.serving("a")
         assert model
         assert model.ready
-        assert model.ready.load_seconds < ready.back_in <= time.monotonic() - began + 1
+        assert model.ready.load_seconds < ready.retry_after <= time.monotonic() - began + 1
 
     run(models, check)
 
@@ -302,8 +351,8 @@ def test_an_adapter_that_a_loaded_model_has_not_is_no_answer_of_the_model_alone(
         await manager.load("a")
         (models / "sql").mkdir()
         options(models, '[a.adapters]\nsql = "sql"\n')
-        manager.library.entries()
-        with pytest.raises(ModelNotFound, match="a was loaded without the adapter 'sql': load it anew"):
+        await manager.folder.current()
+        with pytest.raises(ModelNotFound, match="a was loaded before its adapter 'sql' was added"):
             await manager.resolve("sql")
         assert (await manager.resolve("a")).adapter == ""
 
@@ -318,7 +367,7 @@ def test_options_of_one_model_win_over_the_settings(models):
         model = manager.fleet.serving("a")
         assert model
         stats = await model.stats()
-        assert (model.ready.context_length, stats.slots) == (300, 3)
+        assert (model.ready.context_length, stats.engine.slots) == (300, 3)
 
     run(models, check)
 
@@ -327,10 +376,10 @@ def test_a_models_toml_that_becomes_wrong_is_told_once_and_changes_nothing(model
     options(models, '[a]\naliases = ["x"]\n')
 
     async def check(manager: Manager) -> None:
-        assert manager.library.find("x").name == "a"
+        assert (await manager.folder.current()).find("x").name == "a"
         options(models, "[a]\npinned = 7\n")
         for _ in range(3):
-            assert manager.library.find("x").name == "a"
+            assert (await manager.folder.current()).find("x").name == "a"
 
     run(models, check)
     told = (models.parent / "logs" / "model_operations.log").read_text()
@@ -341,7 +390,7 @@ def test_a_models_toml_that_becomes_wrong_is_told_once_and_changes_nothing(model
 
 
 def test_an_engine_that_fails_to_load_a_model_gives_way_to_another_where_that_is_allowed(models, monkeypatch):
-    also = EngineKind(module="src.engines.echo", package=None, formats=frozenset({"gguf"}), prefers=lambda: True)
+    also = msgspec.structs.replace(ENGINES["mlx"], package=None, formats=frozenset({"gguf"}), prefers=lambda: True)
     monkeypatch.setitem(ENGINES, "mlx", also)  # this process takes it for one that can; the runner finds that it cannot
 
     async def refused(manager: Manager) -> None:
@@ -469,7 +518,7 @@ def test_a_switch_takes_the_place_of_the_default_model(models):
         await manager.load("a")
         await manager.switch("b", None)
         await gone(manager, 1)
-        assert (manager.default_model(), loaded(manager)) == ("b", ["b"])
+        assert (manager.default_model(await manager.folder.current()), loaded(manager)) == ("b", ["b"])
         assert (await manager.resolve(None)).model == "b"
 
     run(models, check, max_concurrent_models=3)
@@ -493,7 +542,7 @@ def test_a_switch_to_a_model_that_does_not_load_changes_nothing(models):
         await manager.load("a")
         with pytest.raises(ModelLoadFailed):
             await manager.switch("bad", None)
-        assert (manager.default_model(), loaded(manager)) == ("a", ["a"])
+        assert (manager.default_model(await manager.folder.current()), loaded(manager)) == ("a", ["a"])
 
     run(models, check)
 
@@ -533,7 +582,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again_when_it_is_asked_for(models)
         assert loaded(manager) == ["a"]
 
     run(models, check, model_idle_seconds=0.5)
-    assert "it was idle for 0.5 s" in (models.parent / "logs" / "model_operations.log").read_text()
+    assert "idle for 0.5 s" in (models.parent / "logs" / "model_operations.log").read_text()
 
 
 def test_a_model_at_work_or_pinned_or_with_a_ttl_of_its_own_is_not_idle(models):
@@ -568,9 +617,9 @@ def test_a_runner_that_has_grown_is_replaced(models, monkeypatch):
         first = pid_of(manager, "a")
         model = manager.fleet.serving("a")
         assert model
-        await asyncio.sleep(2 * watch.WATCH_SECONDS)
+        await asyncio.sleep(2 * upkeep.WATCH_SECONDS)
         assert pid_of(manager, "a") == first
-        model.first_private_bytes -= 51 * 2**20  # as if it had been so much smaller at its start
+        model.child.first_private_bytes -= 51 * 2**20  # as if it had been so much smaller at its start
         await until(lambda: pid_of(manager, "a") != first, "a fresh runner")
         await gone(manager, 1)
 

@@ -18,19 +18,19 @@ from loguru import logger
 
 from src import logs
 from src.errors import ModelLoadFailed, ModelNotFound
-from src.manager import supervise
+from src.manager import runner_process
 from src.manager.manager import ECHO, Manager, load_first
 from src.manager.planning import Planner
-from src.manager.supervise import Supervised
+from src.manager.runner_process import RunnerProcess
 from src.settings import Settings
-from tests.model_files import gguf_bytes, put
-from tests.server import Server, wait_until
-from tests.watching import watching
+from tests.support.model_files import gguf_bytes, put
+from tests.support.server import Server, wait_until
+from tests.support.watching import watching
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 ENDLESS = {**HELLO, "ignore_eos": True, "max_tokens": 900}
-LIGHT = {"INFERENCE_ENGINE": "llama_cpp", "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2, "THREADS": 1}
+LIGHT = {"INFERENCE_ENGINE": "llama_cpp", "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
 
 
 def ask(server: Server, model: str | None = None, **fields: object) -> httpx.Response:
@@ -51,16 +51,6 @@ def states(server: Server) -> dict[str, str]:
 
 def model_state(server: Server, name: str) -> dict:
     return next(model for model in server.status()["models"] if model["name"] == name)
-
-
-def runners(server: Server) -> list[psutil.Process]:
-    """The runner processes there are, as the system knows them: those that end or have ended, but were not waited for, do not count."""
-    found = []
-    for process in server.processes():
-        with contextlib.suppress(psutil.Error):
-            if "src.runner" in process.cmdline():
-                found.append(process)
-    return found
 
 
 def kill_runner(server: Server) -> None:
@@ -90,18 +80,36 @@ def test_a_runner_that_is_killed_is_replaced_and_the_next_request_is_answered(ec
     assert echo.pids("runner") != [runner]
     assert model_state(echo, "echo")["restarts"] == 1
     assert model_state(echo, "echo")["state"] == "ready"
-    assert "died (signal SIGKILL) and is started again" in echo.log("model_operations")
+    assert "Runner for echo crashed (SIGKILL); restarting" in echo.log("model_operations")
 
 
-def supervised(folder: Path) -> Supervised:
+def supervised(folder: Path) -> RunnerProcess:
     """The life of a real runner, here in this process."""
     planner = Planner(Settings(inference_engine="echo", log_dir=str(folder / "logs")), folder)
-    plan = planner.plan(ECHO, "echo", planner.available("echo", [], 0))
-    return Supervised(ECHO, [planner.attempt(ECHO, plan)])
+    plan = planner.plan(ECHO, "echo", planner.available("echo"))
+    process = RunnerProcess(ECHO, [planner.attempt(ECHO, plan)])
+    process.start()
+    return process
+
+
+def test_a_mistake_of_the_manager_itself_fails_the_model_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunnerProcess, "_restart", None)  # a TypeError, once the runner has crashed
+
+    async def main() -> None:
+        model = supervised(tmp_path)
+        await model.wait_ready()
+        os.kill(model.pid, signal.SIGKILL)
+        async with model._changed:
+            await model._changed.wait_for(lambda: model.state != "ready")
+        with pytest.raises(ModelLoadFailed, match="made a mistake \\(TypeError\\)"):
+            await model.wait_ready()
+        await model.stop(grace=1)
+
+    asyncio.run(main())
 
 
 def test_a_runner_that_dies_again_and_again_is_given_up_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervise, "BACKOFF", (0, 0))
+    monkeypatch.setattr(runner_process, "BACKOFF", (0, 0))
 
     async def main() -> None:
         model = supervised(tmp_path)
@@ -112,7 +120,7 @@ def test_a_runner_that_dies_again_and_again_is_given_up_with_the_reason(tmp_path
             os.kill(model.pid, signal.SIGKILL)
             async with model._changed:
                 await model._changed.wait_for(lambda: model.state != "ready")
-        with pytest.raises(ModelLoadFailed, match="died 3 times in a row, last by signal SIGKILL"):
+        with pytest.raises(ModelLoadFailed, match="crashed 3 times in a row"):
             await model.wait_ready()
         assert len(set(pids)) == 3
         assert (model.state, model.restarts) == ("failed", 2)
@@ -182,7 +190,7 @@ def test_a_model_that_does_not_load_is_not_tried_again_by_requests_but_by_an_exp
     for _ in range(3):
         assert ask(broken, "broken").status_code == 503
     assert loads_of(broken, "broken") == before
-    assert runners(broken) == []
+    assert broken.runners() == []
     response = load(broken, "broken")
     assert (response.status_code, error(response)["code"]) == (503, "model_load_failed")
     assert loads_of(broken, "broken") == before + 1
@@ -236,12 +244,13 @@ def counting_runners(server: Server):
     most = [0]
 
     def count() -> None:
-        most[0] = max(most[0], len(runners(server)))
+        most[0] = max(most[0], len(server.runners()))
 
     with watching(count, 0.01):
         yield most
 
 
+@pytest.mark.slow
 def test_asking_for_another_model_switches_to_it(two):
     assert states(two) == {"a": "ready", "b": "available"}
     with counting_runners(two) as most:
@@ -251,9 +260,10 @@ def test_asking_for_another_model_switches_to_it(two):
             assert states(two)[model] == "ready"
             wait_until(lambda: len(two.pids("runner")) == 1, what="the end of the model before")
     assert most == [2], "memory holds both for a moment"
-    assert "Unloading a: b takes its place" in two.log("model_operations")
+    assert "Unloading a: replaced by b" in two.log("model_operations")
 
 
+@pytest.mark.slow
 def test_a_running_stream_ends_whole_before_its_model_makes_room(two):
     assert ask(two, "a").status_code == 200
     request = {**ENDLESS, "model": "a", "stream": True, "max_tokens": 100}
@@ -306,6 +316,7 @@ def test_a_model_that_comes_or_goes_while_the_server_runs_is_noticed(two, model_
     assert "c" not in states(two)
 
 
+@pytest.mark.slow
 def test_without_load_on_demand_only_the_loaded_model_answers(tmp_path, model_path):
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).symlink_to(model_path)
@@ -331,6 +342,7 @@ def test_an_unknown_default_model_is_told_at_the_start_and_to_who_relies_on_it()
         assert ask(server, "echo").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_folder_without_models_is_told_and_the_first_model_put_there_is_served(tmp_path, model_path):
     with Server(MODELS_DIR=tmp_path, wait=False, **LIGHT) as server:
         wait_until(lambda: "There is no model to load yet" in server.output, what="the warning")
@@ -376,11 +388,15 @@ def test_loads_that_come_together_start_one_runner(tmp_path):
 
 
 def test_the_default_model_is_the_first_of_the_folder_or_the_one_set(tmp_path):
+    def default_model(**settings: object) -> str | None:
+        manager = Manager(Settings(models_dir=str(tmp_path), **settings), tmp_path)
+        return manager.default_model(asyncio.run(manager.folder.current()))
+
     put(tmp_path, "b.gguf", "a.gguf")
-    assert Manager(Settings(models_dir=str(tmp_path)), tmp_path).default_model() == "a"
-    assert Manager(Settings(models_dir=str(tmp_path), default_model="b"), tmp_path).default_model() == "b"
+    assert default_model() == "a"
+    assert default_model(default_model="b") == "b"
     shutil.rmtree(tmp_path)
-    assert Manager(Settings(models_dir=str(tmp_path)), tmp_path).default_model() is None
+    assert default_model() is None
 
 
 def test_load_first_gives_up_on_a_model_that_is_not_there(tmp_path):

@@ -1,15 +1,17 @@
 """What fits is planned from a model's own facts; what does not is refused with numbers and with what would."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from src.catalog import Facts
+from src.engines.base import Footprint
 from src.errors import ModelDoesNotFit
-from src.manager import memory
-from src.manager.memory import GIB, Fit, Memory, available, cgroup_limit, fit, need
+from src.manager import memory, metal
+from src.manager.memory import GIB, Fit, Memory, Taken, available, cgroup_limit, fit, need
 
 # Llama 3 8B, Q4_K_M.
 LLAMA = Facts(
@@ -33,7 +35,7 @@ def test_the_kv_cache_is_sequences_times_tokens():
 
 
 def test_copies_have_weights_and_sequences_of_their_own():
-    two = need(memory.several(LLAMA, 2), 4096, 20)
+    two = need(LLAMA, 4096, 20, Footprint(copies=2))
     assert (two.weights, two.kv_cache) == (2 * LLAMA.weight_bytes, need(LLAMA, 4096, 40).kv_cache)
 
 
@@ -96,7 +98,7 @@ def test_a_model_that_says_nothing_of_itself_is_loaded_with_the_defaults():
 
 def test_what_loading_models_will_take_and_a_reserve_are_not_free():
     all_of_it = available("cpu", 0)
-    less = available("cpu", 2 * GIB, promised=GIB)
+    less = available("cpu", 2 * GIB, Taken(promised=GIB))
     assert abs(all_of_it.free - less.free - 3 * GIB) < GIB // 4
     assert (all_of_it.kind, all_of_it.total == less.total) == ("ram", True)
 
@@ -143,3 +145,82 @@ def test_a_gpu_is_asked_by_its_driver(tmp_path, monkeypatch):
     assert available("cuda", GIB)[:3] == ("cuda", 81559 * 2**20, 80000 * 2**20 - GIB)
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert available("cuda", 0).free == 0
+
+
+# A Mac's. Each model as its makers give it: layers, heads of keys and values, and how long a head is.
+
+MACS = [
+    # GiB of the machine, bytes of weights, bytes of a token's keys and values; the sequences that fit into Metal's three quarters
+    pytest.param(64, 42.5e9, 80 * 8 * 128 * 4, 6, id="70B Q4_K_M"),
+    pytest.param(48, 34.8e9, 64 * 8 * 128 * 4, 3, id="32B Q8_0"),
+    pytest.param(48, 32.5e9, 48 * 4 * 128 * 4, 13, id="30B-A3B Q8_0"),
+    pytest.param(96, 42.5e9, 80 * 8 * 128 * 4, 11, id="70B Q4_K_M on a larger one"),
+]
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    def of(total: int, working_set: int, free: int | None = None, available: int = 0) -> None:
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=available))
+        monkeypatch.setattr(metal, "free_bytes", lambda total: free)
+        monkeypatch.setattr(metal, "working_set", lambda: working_set)
+
+    return of
+
+
+@pytest.mark.parametrize(("gib", "weights", "token", "sequences"), MACS)
+def test_what_is_planned_for_a_mac_fits_into_what_metal_lets_programs_use(mac, gib, weights, token, sequences):
+    mac(gib * GIB, gib * GIB * 3 // 4, free=(gib - 4) * GIB)
+    facts = Facts(context_length=131_072, weight_bytes=int(weights), kv_bytes_per_token=token, vocabulary=151_936, embedding_length=5120)
+    room = available("mps", GIB // 2)
+    planned = fit("m", facts, room, 0, 0)
+    assert planned[:2] == (4096, sequences)
+    assert planned.need.weights + planned.need.kv_cache < gib * GIB * 3 // 4
+
+
+def test_other_models_count_by_what_they_are_expected_to_take(mac):
+    mac(64 * GIB, 48 * GIB, free=60 * GIB)
+    assert available("mps", GIB, Taken(expected=20 * GIB, promised=20 * GIB)).free == 28 * GIB
+    assert available("mps", GIB, Taken(expected=20 * GIB), working_set_share=0.75).free == 16 * GIB
+
+
+def test_other_programs_count_where_they_leave_less_than_metal(mac):
+    mac(64 * GIB, 48 * GIB, free=30 * GIB)
+    assert available("mps", GIB) == Memory("unified", 64 * GIB, 29 * GIB, GIB)
+
+
+def test_where_neither_metal_nor_vm_stat_can_be_asked_the_systems_figure_counts(mac):
+    mac(64 * GIB, 0, available=40 * GIB)
+    assert available("mps", GIB, Taken(promised=10 * GIB)).free == 29 * GIB
+
+
+VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
+Pages free:                               10000.
+Pages active:                            900000.
+Pages inactive:                          880000.
+Pages speculative:                         5000.
+Pages throttled:                              0.
+Pages wired down:                        300000.
+Pages purgeable:                          20000.
+"Translation faults":                1234567890.
+Pages copy-on-write:                   12345678.
+File-backed pages:                       800000.
+Anonymous pages:                         985000.
+Pages stored in compressor:              700000.
+Pages occupied by compressor:            200000.
+"""
+
+
+def test_files_that_a_mac_has_in_its_cache_are_free():
+    used = (300_000 + 985_000 - 20_000 + 200_000) * 16_384
+    assert metal.parse_vm_stat(VM_STAT, 64 * GIB) == 64 * GIB - used
+
+
+@pytest.mark.parametrize("text", ["", "Pages wired down: 3.", VM_STAT.replace("Anonymous pages", "Anonyme Seiten")])
+def test_what_is_not_vm_stats_text_tells_nothing(text):
+    assert metal.parse_vm_stat(text, 64 * GIB) is None
+
+
+def test_where_there_is_no_metal_there_is_no_working_set():
+    metal.working_set.cache_clear()
+    assert metal.working_set() == 0

@@ -2,12 +2,11 @@
 
 import pytest
 
+from src.engines.base import EngineStats
 from src.manager.metrics import aliases, count, exposition
 from src.manager.metrics import families as own
 from src.protocol import RequestEnded, RunnerStats, TokenGaps
-from tests.metrics import Figures
-
-NO_WORK = {name: 0 for name in RunnerStats.__struct_fields__}
+from tests.support.metrics import Figures
 
 # What dashboards made for vLLM cannot do without.
 VLLM_MINIMUM = {
@@ -27,7 +26,8 @@ VLLM_MINIMUM = {
 
 
 def stats(asked: int, hit: int, generated: int) -> RunnerStats:
-    return RunnerStats(**{**NO_WORK, "prefix_asked": asked, "prefix_hit": hit, "generated": generated})
+    engine = EngineStats(prefix_asked=asked, prefix_hit=hit, generated=generated)
+    return RunnerStats(engine=engine, steps=0, step_seconds=0, tokens_per_second=0)
 
 
 def figures() -> Figures:

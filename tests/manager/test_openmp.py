@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.manager import openmp
-from tests.server import Server
+from tests.support.server import Server
 
 
 def test_what_the_operator_has_set_is_left_alone(monkeypatch):
@@ -25,9 +25,10 @@ def test_a_thread_for_every_core_is_bound():
     assert openmp.environ(openmp.cores())["OMP_PROC_BIND"] == "true"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")
 def test_only_engine_threads_are_bound():
-    with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1) as server:
+    with Server(CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=1, THREADS=0) as server:
         server.client().completions.create(model="smollm2-135m", prompt="One", max_tokens=2)
         runner = server.pids("runner")[0]
         allowed = {

@@ -3,14 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
-from src.manager import hangs
-from src.manager.hangs import Hangs
+from src.engines.base import EngineStats
+from src.manager import stalls
+from src.manager.stalls import Stalls
 from src.protocol import RunnerStats
 
-STATS = RunnerStats(
-    running=1, waiting=0, slots=1, kv_used=0, kv_total=1, longest_wait=0, admitted=1, waited_seconds=0, prefix_hit=0, prefix_asked=0,
-    generated=1, steps=7, step_seconds=1, compute_seconds=1, tokens_per_second=1,
-)  # fmt: skip
+STATS = RunnerStats(engine=EngineStats(running=1, slots=1), steps=7, step_seconds=1, tokens_per_second=1)
 
 
 @pytest.fixture
@@ -21,23 +19,23 @@ def clock(monkeypatch):
         def monotonic(self) -> float:
             return self.now
 
-    monkeypatch.setattr(hangs, "time", clock := Clock())
+    monkeypatch.setattr(stalls, "time", clock := Clock())
     return clock
 
 
-def look(watch: Hangs, clock, seconds: float, stats: RunnerStats | None) -> dict[int, str]:
+def look(watch: Stalls, clock, seconds: float, stats: RunnerStats | None) -> dict[int, str]:
     clock.now += seconds
     return watch.look({1: stats})
 
 
 def test_a_step_that_is_too_old_at_two_looks_hangs(clock):
-    watch = Hangs(10)
+    watch = Stalls(10)
     assert look(watch, clock, 1, replace(STATS, step_age=10.5)) == {}
     assert look(watch, clock, 1, replace(STATS, step_age=11.5)) == {1: "a hang: no step for 10 s"}
 
 
 def test_steps_that_follow_one_another_do_not_hang_however_slow(clock):
-    watch = Hangs(10)
+    watch = Stalls(10)
     assert look(watch, clock, 1, replace(STATS, step_age=12, steps=7)) == {}
     assert look(watch, clock, 1, replace(STATS, step_age=12, steps=8)) == {}
     assert look(watch, clock, 1, replace(STATS, step_age=0, steps=8)) == {}
@@ -45,27 +43,27 @@ def test_steps_that_follow_one_another_do_not_hang_however_slow(clock):
 
 
 def test_silence_hangs_once_it_has_lasted(clock):
-    watch = Hangs(6)
+    watch = Stalls(6)
     assert look(watch, clock, 3, None) == {}
     assert look(watch, clock, 3, None) == {}
     assert look(watch, clock, 3, None) == {1: "a hang: no answer for 9 s"}
 
 
 def test_an_answer_ends_a_silence(clock):
-    watch = Hangs(6)
+    watch = Stalls(6)
     look(watch, clock, 4, None)
     look(watch, clock, 4, STATS)
     assert look(watch, clock, 4, None) == {}
 
 
 def test_after_a_pause_of_the_whole_machine_nobody_was_silent(clock):
-    watch = Hangs(10)
+    watch = Stalls(10)
     assert look(watch, clock, 3600, None) == {}
     assert look(watch, clock, 1, STATS) == {}
 
 
 def test_with_a_limit_of_nothing_nothing_hangs(clock):
-    watch = Hangs(0)
+    watch = Stalls(0)
     for _ in range(3):
         assert look(watch, clock, 5, replace(STATS, step_age=1e6)) == {}
         assert look(watch, clock, 5, None) == {}

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from src.engines.base import EngineOptions, Job
-from src.engines.echo import END_TOKEN, EchoEngine
+from src.engines.base import Job
+from src.engines.echo import END_TOKEN, EchoEngine, EchoOptions
 from src.errors import EngineDead, EngineError, ModelLoadFailed
-from src.runner.loop import EngineLoop, Mailbox
+from src.runner.engine_loop import EngineLoop, Mailbox
 from src.sampling import SamplingParams
 
-OPTIONS = EngineOptions(model_path="", context_length=1000, max_sequences=4)
-SLOW = EngineOptions(model_path="", context_length=1000, max_sequences=4, step_delay=0.002)
+OPTIONS = EchoOptions(model_path="", context_length=1000, max_sequences=4)
+SLOW = EchoOptions(model_path="", context_length=1000, max_sequences=4, step_delay=0.002)
 
 
 class Watched(EchoEngine):
@@ -22,7 +22,7 @@ class Watched(EchoEngine):
 
     threads: set[str]
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EchoOptions) -> None:
         super().__init__(options)
         self.threads = {threading.current_thread().name}
 
@@ -44,8 +44,17 @@ class Mortal(EchoEngine):
         return super().step()
 
 
+class Particular(EchoEngine):
+    """Refuses adapters."""
+
+    def add(self, job: Job) -> None:
+        if job.adapter:
+            raise EngineError("The model was loaded without it.")
+        super().add(job)
+
+
 @contextlib.asynccontextmanager
-async def running(options: EngineOptions = OPTIONS, kind: type[EchoEngine] = EchoEngine, on_death=lambda: None):
+async def running(options: EchoOptions = OPTIONS, kind: type[EchoEngine] = EchoEngine, on_death=lambda: None):
     loop = EngineLoop(lambda: kind(options), on_death)
     await loop.start()
     try:
@@ -158,8 +167,8 @@ def test_cancelling_twice_or_after_the_end_or_what_never_was_does_nothing():
 
 def test_a_job_that_the_engine_refuses_ends_with_its_error_and_others_go_on():
     async def main() -> None:
-        async with running() as loop:
-            [refused] = await steps_of(submit(loop, "x" * 1000)[1])
+        async with running(kind=Particular) as loop:
+            [refused] = await steps_of(submit(loop, adapter="gone")[1])
             assert isinstance(refused.error, EngineError)
             assert len(await steps_of(submit(loop)[1])) == 6
 
@@ -211,11 +220,11 @@ def test_only_the_engine_thread_touches_the_engine():
 
 def test_a_dead_engine_is_told_once_and_its_thread_ends():
     async def main() -> None:
-        deaths = []
-        async with running(kind=Mortal, on_death=lambda: deaths.append(threading.current_thread().name)) as loop:
+        crashes = []
+        async with running(kind=Mortal, on_death=lambda: crashes.append(threading.current_thread().name)) as loop:
             submit_endless(loop)
-            await until(lambda: deaths)
-        assert deaths == ["engine"]
+            await until(lambda: crashes)
+        assert crashes == ["engine"]
 
     asyncio.run(main())
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.engines.base import EngineOptions
-from src.engines.echo import EchoEngine
+from src.engines.base import Job
+from src.engines.echo import EchoEngine, EchoOptions
 from src.errors import ContextLengthExceeded, EngineError, InvalidSchema, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generate, Started, TextPrompt, TokenPrompt
+from src.runner.engine_loop import EngineLoop
 from src.runner.generation import Generator
-from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
-from src.text.guard import SPLIT
 from src.text.template import ChatTemplate
-from src.text.tokenizer import ByteTokenizer
-from tests.here import template_here
+from src.text.tokenizer.base import ByteTokenizer
+from src.text.tokenizer.guard import SENTINEL_SPLIT
+from tests.support.here import template_here
 
 CONTEXT = 64
 TEMPLATE = template_here(
@@ -30,8 +30,8 @@ TEMPLATE = template_here(
 class Runner:
     """What a runner process holds, without its socket."""
 
-    def __init__(self, loop: EngineLoop, generator: Generator) -> None:
-        self.loop, self.generator = loop, generator
+    def __init__(self, loop: EngineLoop, engine: EchoEngine, generator: Generator) -> None:
+        self.loop, self.engine, self.generator = loop, engine, generator
 
     async def events(self, request: Generate) -> list:
         return [event async for event in self.generator.generate(request)]
@@ -52,13 +52,13 @@ class Runner:
 
 
 @contextlib.asynccontextmanager
-async def running(*, step_ms: float = 0, slots: int = 4, engine_context: int = CONTEXT, template: ChatTemplate | None = TEMPLATE):
-    options = EngineOptions(model_path="", context_length=engine_context, max_sequences=slots, step_delay=step_ms / 1000)
-    loop = EngineLoop(lambda: EchoEngine(options), on_death=lambda: None)
-    await loop.start()
-    generator = Generator(loop, ByteTokenizer(), template, CONTEXT)
+async def running(*, step_ms: float = 0, slots: int = 4, template: ChatTemplate | None = TEMPLATE, engine: type[EchoEngine] = EchoEngine):
+    options = EchoOptions(model_path="", context_length=CONTEXT, max_sequences=slots, step_delay=step_ms / 1000)
+    loop = EngineLoop(lambda: engine(options), on_death=lambda: None)
+    loaded = await loop.start()
+    generator = Generator(loop, loaded, ByteTokenizer(), template)
     try:
-        yield Runner(loop, generator)
+        yield Runner(loop, loaded, generator)
     finally:
         loop.close()
         generator.close()
@@ -153,10 +153,9 @@ def test_max_tokens_ends_an_answer_with_length():
     assert (said, reason, counts(finished)) == ("he", "length", (5, 2, 0))
 
 
-@pytest.mark.parametrize("engine_context", [CONTEXT, 10 * CONTEXT])
 @pytest.mark.parametrize("max_tokens", [None, CONTEXT - 5, CONTEXT, 2**31 - 1])
-def test_an_answer_ends_with_length_where_the_context_does(max_tokens, engine_context):
-    said, reason, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True), engine_context=engine_context)
+def test_an_answer_ends_with_length_where_the_context_does(max_tokens):
+    said, reason, finished = answer(text("hello", max_tokens=max_tokens, ignore_eos=True))
     assert (reason, finished.completion_tokens) == ("length", CONTEXT - 5)
     assert said == ("hello" * CONTEXT)[: CONTEXT - 5]
 
@@ -185,7 +184,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers_before_any_wo
     assert "context is 64 tokens" in error.message
 
 
-@pytest.mark.parametrize("request_", [text(""), tokens(), tokens(257), tokens(65, -1), tokens(2**31 - 1)])
+@pytest.mark.parametrize("request_", [tokens(), tokens(257), tokens(65, -1), tokens(2**31 - 1)])
 def test_a_prompt_without_tokens_or_with_unknown_ones_is_refused(request_):
     assert refusal(InvalidValue, request_).param == "prompt"
 
@@ -194,8 +193,49 @@ def test_a_chat_with_a_model_that_has_no_template_is_refused():
     assert refusal(UnsupportedField, chat("hello"), template=None).param == "messages"
 
 
+class Refusing(EchoEngine):
+    def add(self, job: Job) -> None:
+        raise EngineError("The model was loaded without this adapter.")
+
+
 def test_what_the_engine_refuses_is_raised():
-    refusal(EngineError, text("x" * 40), engine_context=32)
+    assert "adapter" in refusal(EngineError, text("hello"), engine=Refusing).message
+
+
+class Recording(EchoEngine):
+    jobs: list[Job]
+
+    def add(self, job: Job) -> None:
+        self.jobs = [*getattr(self, "jobs", []), job]
+        super().add(job)
+
+
+def test_answers_of_one_adapter_share_no_prefix_with_those_of_another():
+    async def main() -> list[Job]:
+        async with running(engine=Recording) as runner:
+            for adapter in ("", "sql"):
+                await runner.events(msgspec.structs.replace(text("hello"), adapter=adapter))
+            return runner.engine.jobs
+
+    assert [(job.adapter, job.scope) for job in asyncio.run(main())] == [("", ""), ("sql", "sql")]
+
+
+class SmallVocabulary(EchoEngine):
+    """Of a broken model, whose tokenizer knows more tokens than it has rows for."""
+
+    vocab_size = 200
+
+
+@pytest.mark.parametrize("prompt", [TextPrompt(text="д"), TokenPrompt(tokens=[65, 200])])
+def test_tokens_beyond_the_engines_vocabulary_are_refused_before_they_reach_it(prompt):
+    request = Generate(prompts=[prompt], sampling=SamplingParams(seed=1))
+    error = refusal(InvalidValue, request, engine=SmallVocabulary)
+    assert "outside the model's vocabulary of 200" in error.message
+
+
+def test_an_answer_begun_with_a_larger_vocabulary_is_not_resumed():
+    request = msgspec.structs.replace(text("hello"), resume=[[65, 200]])
+    assert "begun by another model" in refusal(EngineError, request, engine=SmallVocabulary).message
 
 
 @pytest.mark.parametrize("step_ms", [0, 2])
@@ -250,7 +290,7 @@ def test_bytes_that_are_no_character_are_replaced():
 @settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1, max_size=7))
 def test_any_text_is_answered_with_itself(prompt):
-    prompt = prompt.replace(SPLIT, "").replace(ByteTokenizer.END_TEXT, "") or "x"
+    prompt = prompt.replace(SENTINEL_SPLIT, "").replace(ByteTokenizer.END_TEXT, "") or "x"
     assert answer(text(prompt))[0] == prompt
 
 

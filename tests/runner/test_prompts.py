@@ -5,7 +5,7 @@ import pytest
 from src.errors import ContextLengthExceeded, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
 from src.runner.prompts import Prompts
-from src.text.tokenizer import ByteTokenizer
+from src.text.tokenizer.base import ByteTokenizer
 
 CONTEXT = 20
 
@@ -14,11 +14,11 @@ class GapTokenizer(ByteTokenizer):
     vocab_size = 261
     bos_token = 257
     bos_text = "<s>"
-    gap = (258, 259, 260)
+    fim_tokens = (258, 259, 260)
 
 
 def prompts(tokenizer: ByteTokenizer) -> Prompts:
-    return Prompts(tokenizer, None, CONTEXT)
+    return Prompts(tokenizer, None, CONTEXT, tokenizer.vocab_size)
 
 
 def test_a_gap_is_shown_as_prefix_suffix_and_what_comes_between():
@@ -65,7 +65,7 @@ def test_a_model_without_a_chat_template_refuses_messages():
 
 
 class ClosingTokenizer(GapTokenizer):
-    closing_token = 256
+    embedding_end_token = 256
 
 
 def test_a_text_to_embed_ends_as_the_model_was_trained_and_no_other_does():
@@ -76,3 +76,17 @@ def test_a_text_to_embed_ends_as_the_model_was_trained_and_no_other_does():
     assert of.encode(TextPrompt(text="ab")) == [257, *b"ab"]
     with pytest.raises(ContextLengthExceeded):
         of.encode_input(TextPrompt(text="x" * (CONTEXT - 1)))
+
+
+def test_a_chat_is_refused_by_the_size_of_all_its_messages_before_it_is_rendered():
+    """There is no template that could render it."""
+    messages = [{"role": "user", "content": "x" * CONTEXT * 8}] * 3
+    with pytest.raises(ContextLengthExceeded, match="more than 20 tokens"):
+        prompts(ByteTokenizer()).encode(ChatPrompt(messages=messages))
+
+
+def test_the_arguments_of_calls_count_too():
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * CONTEXT * 8}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call] * 3}]
+    with pytest.raises(ContextLengthExceeded, match="more than 20 tokens"):
+        prompts(ByteTokenizer()).encode(ChatPrompt(messages=messages))

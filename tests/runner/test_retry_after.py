@@ -2,8 +2,9 @@
 
 import pytest
 
-from src.runner import pace
-from src.runner.pace import LONGEST, Pace
+from src.protocol.lines import LONGEST_RETRY_AFTER
+from src.runner import retry_after
+from src.runner.retry_after import PlaceEstimate
 
 
 @pytest.fixture
@@ -14,12 +15,12 @@ def clock(monkeypatch):
         def monotonic(self) -> float:
             return self.now
 
-    monkeypatch.setattr(pace, "time", clock := Clock())
+    monkeypatch.setattr(retry_after, "time", clock := Clock())
     return clock
 
 
 def test_it_is_the_pace_of_the_last_minute(clock):
-    measured = Pace()
+    measured = PlaceEstimate()
     for _ in range(30):
         clock.now += 2
         measured.ended(1)
@@ -30,20 +31,20 @@ def test_it_is_the_pace_of_the_last_minute(clock):
 
 
 def test_several_places_at_once_count_as_several(clock):
-    measured = Pace()
+    measured = PlaceEstimate()
     clock.now += 60
     measured.ended(20)
     assert measured.seconds_for(1) == 3
 
 
 def test_where_nothing_has_ended_it_is_as_long_as_that_has_lasted(clock):
-    measured = Pace()
+    measured = PlaceEstimate()
     assert measured.seconds_for(1) == 1
     clock.now += 40
     assert measured.seconds_for(1) == 40
 
 
 def test_it_is_never_longer_than_sdks_wait(clock):
-    measured = Pace()
+    measured = PlaceEstimate()
     clock.now += 3600
-    assert measured.seconds_for(100) == LONGEST
+    assert measured.seconds_for(100) == LONGEST_RETRY_AFTER

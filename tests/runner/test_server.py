@@ -13,8 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from src.client import Exchange
-from src.engines.base import EngineOptions
+from src.client.exchange import Exchange
 from src.errors import ServiceError
 from src.protocol import (
     AskStats,
@@ -34,10 +33,10 @@ from src.protocol import (
     decode,
     encode,
 )
+from src.protocol.launch import RunnerSpec
 from src.sampling import SamplingParams
 from src.settings import ROOT
-from src.spec import RunnerSpec
-from tests.server import wait_until
+from tests.support.server import wait_until
 
 MAX_REQUESTS = 3
 
@@ -50,7 +49,7 @@ class Runner:
         # Stands for a library that prints.
         (folder / "sitecustomize.py").write_text('import atexit, os\natexit.register(os.write, 1, b"noise")\n')
         self.socket = str(folder / "runner.sock")
-        options = EngineOptions(model_path=model_path, context_length=1000, max_sequences=slots, step_delay=step_ms / 1000)
+        options = {"model_path": model_path, "context_length": 1000, "max_sequences": slots, "step_delay": step_ms / 1000}
         spec = RunnerSpec(model="m", engine=engine, socket=self.socket, max_requests=MAX_REQUESTS, options=options)
         self.stderr = folder / "stderr"
         with self.stderr.open("wb") as stderr:
@@ -72,7 +71,7 @@ class Runner:
             return exchange.receive(RunnerEvent)
 
     def is_idle(self) -> bool:
-        stats = self.stats()
+        stats = self.stats().engine
         return (stats.running, stats.waiting, stats.kv_used) == (0, 0, 0)
 
     def becomes_idle(self) -> None:
@@ -167,17 +166,17 @@ def test_its_stats_count_what_runs_waits_and_was_made(slow):
     slow.becomes_idle()
     before = slow.stats()
     exchanges = [slow.exchange(endless()) for _ in range(3)]
-    wait_until(lambda: (slow.stats().running, slow.stats().waiting) == (2, 1), what="two at work and one that waits")
-    during = slow.stats()
+    wait_until(lambda: (slow.stats().engine.running, slow.stats().engine.waiting) == (2, 1), what="two at work and one that waits")
+    during = slow.stats().engine
     assert during.slots == 2
     assert 0 < during.kv_used < during.kv_total == 2000
     for exchange in exchanges:
         exchange.close()
     slow.becomes_idle()
     after = slow.stats()
-    assert after.generated > before.generated
+    assert after.engine.generated > before.engine.generated
     assert after.tokens_per_second > 0
-    assert after.prefix_asked - before.prefix_asked >= 10
+    assert after.engine.prefix_asked - before.engine.prefix_asked >= 10
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -185,19 +184,19 @@ def test_a_closed_connection_cancels_its_request(slow, at_once):
     exchange = slow.exchange(endless())
     if not at_once:
         assert isinstance(exchange.receive(RunnerEvent), Started)
-        assert slow.stats().running == 1
+        assert slow.stats().engine.running == 1
     exchange.close()
     wait_until(slow.is_idle, timeout=2, what="the cancel")
 
 
 def test_a_closed_connection_cancels_a_request_that_still_waits(slow):
     at_work = [slow.exchange(endless()) for _ in range(2)]
-    wait_until(lambda: slow.stats().running == 2, what="two at work")
+    wait_until(lambda: slow.stats().engine.running == 2, what="two at work")
     waiting = slow.exchange(endless())
-    wait_until(lambda: slow.stats().waiting == 1, what="one that waits")
+    wait_until(lambda: slow.stats().engine.waiting == 1, what="one that waits")
     waiting.close()
-    wait_until(lambda: slow.stats().waiting == 0, timeout=2, what="the cancel")
-    assert slow.stats().running == 2
+    wait_until(lambda: slow.stats().engine.waiting == 0, timeout=2, what="the cancel")
+    assert slow.stats().engine.running == 2
     for exchange in at_work:
         exchange.close()
     slow.becomes_idle()
@@ -205,7 +204,7 @@ def test_a_closed_connection_cancels_a_request_that_still_waits(slow):
 
 def test_one_request_more_than_allowed_is_refused_and_the_others_go_on(slow):
     exchanges = [slow.exchange(generate("x" * 100)) for _ in range(MAX_REQUESTS)]
-    wait_until(lambda: slow.stats().running + slow.stats().waiting == MAX_REQUESTS, what="as many as allowed")
+    wait_until(lambda: slow.stats().engine.running + slow.stats().engine.waiting == MAX_REQUESTS, what="as many as allowed")
     with contextlib.closing(slow.exchange(generate())) as exchange, pytest.raises(ServiceError, match="MAX_CONCURRENT_REQUESTS") as caught:
         exchange.receive(RunnerEvent)
     assert (caught.value.status, caught.value.code, caught.value.retry_after) == (429, "rate_limit_exceeded", 1)

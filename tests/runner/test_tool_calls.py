@@ -4,15 +4,14 @@ import asyncio
 
 import pytest
 
-from src.engines.base import EngineOptions
-from src.engines.echo import EchoEngine
+from src.engines.echo import EchoEngine, EchoOptions
 from src.errors import InvalidSchema, InvalidValue, ModelLoadFailed, UnsupportedField
 from src.protocol import ChatPrompt, Constraint, Delta, Ended, Finished, Generate
+from src.runner.engine_loop import EngineLoop
 from src.runner.generation import Generator
-from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
-from tests.here import template_here
-from tests.marked_tokenizer import MarkedTokenizer
+from tests.support.here import template_here
+from tests.support.marked_tokenizer import MarkedTokenizer
 
 SAYS = "{{ messages[-1].content }}"  # the echo engine answers with the prompt
 CALL = '<tool_call>\n{"name": "f", "arguments": {"city": "Genève"}}\n</tool_call>'
@@ -31,10 +30,10 @@ def run(*requests: Generate, tool_format: str | None = "hermes", template: str =
 
     async def main() -> list[list]:
         tokenizer = MarkedTokenizer(**markers)
-        loop = EngineLoop(lambda: EchoEngine(EngineOptions(model_path="", context_length=4096, max_sequences=4)), on_death=lambda: None)
-        await loop.start()
+        loop = EngineLoop(lambda: EchoEngine(EchoOptions(model_path="", context_length=4096, max_sequences=4)), on_death=lambda: None)
+        engine = await loop.start()
         source = template_here(template, bos_text="", eos_text="", special_texts=tokenizer.special_texts)
-        generator = Generator(loop, tokenizer, source, 4096, tool_format=tool_format)
+        generator = Generator(loop, engine, tokenizer, source, tool_format=tool_format)
         try:
             answers = []
             for one in requests:

@@ -11,7 +11,7 @@ import pytest
 
 from src.keys import KeyFile
 from src.settings import ROOT
-from tests.server import Server
+from tests.support.server import Server
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 

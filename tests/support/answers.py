@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 import openai
 
-from tests.server import Server
+from tests.support.server import Server
 
 
 class Answer(msgspec.Struct):

@@ -1,6 +1,6 @@
 """A fast BLAS for MLX on Linux, whose wheel brings the reference one: 3.5 GFLOP/s of float32 where OpenBLAS reaches 200.
 
-`python -m tests.blas` prints what to put into LD_PRELOAD; nothing where there is no compiler or no such numpy. Tests are right
+`python -m tests.support.blas` prints what to put into LD_PRELOAD; nothing where there is no compiler or no such numpy. Tests are right
 without it, but take ten times as long. Knows nothing of MLX but the name of a function.
 """
 

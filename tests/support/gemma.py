@@ -6,8 +6,8 @@ Its weights are under the Gemma terms of use: it is fetched for tests only, neve
 import hashlib
 from pathlib import Path
 
-from src.download.command import KNOWN
 from src.download.fetch import download
+from src.download.reference import Reference
 from src.download.store import Store
 
 CACHE = Path.home() / ".cache" / "llm-inference-service" / "models"
@@ -20,7 +20,7 @@ def gemma_model() -> Path:
     """The GGUF file. Raises DownloadError where this machine has none and cannot fetch it."""
     path = CACHE / NAME / FILE
     if not path.is_file():
-        download(Store(CACHE), *KNOWN[NAME], NAME)
+        download(Store(CACHE), Reference.parse(NAME))
         assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
     return path
 

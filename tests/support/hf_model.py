@@ -1,6 +1,6 @@
 """The built-in GGUF as a Hugging Face folder, for engines that read safetensors. Made once a machine, kept in ~/.cache.
 
-`python -m tests.hf_model` prints where it lies. Needs the packages gguf and numpy; knows one architecture (Llama) and one
+`python -m tests.support.hf_model` prints where it lies. Needs the packages gguf and numpy; knows one architecture (Llama) and one
 kind of vocabulary (byte-level BPE), those of the built-in model.
 """
 

@@ -12,6 +12,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+INVERTED = bytes(range(255, -1, -1))  # each byte another one
 LARGE = 10_000  # bytes from which on a file is in large file storage, with a SHA-256
 
 
@@ -20,6 +21,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.asked: list[str] = []  # paths of requests, with their queries
         self.sent: Counter[str] = Counter()  # bytes by path
         self.cut_after: dict[str, list[int]] = {}  # by path: bytes after which to break off, a number a request
         self.wrong: set[str] = set()  # paths of which other bytes are sent
@@ -67,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
+        self.hub.asked.append(self.path)
         url = urlsplit(self.path)
         path, query = unquote(url.path), {key: values[0] for key, values in parse_qs(url.query).items()}
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
@@ -146,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("X-Linked-Size", str(len(data)))
         self.end_headers()
         if body:
-            self._send(path, bytes(255 - byte for byte in data) if path in self.hub.wrong else data, start)
+            self._send(path, data.translate(INVERTED) if path in self.hub.wrong else data, start)
 
     def _send(self, path: str, data: bytes, start: int) -> None:
         cuts = self.hub.cut_after.get(path, [])

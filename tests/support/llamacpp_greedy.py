@@ -14,7 +14,7 @@ TOLERANCE = 0.6
 class GreedyReference:
     def __init__(self, model_path: Path, context_length: int, lora_path: Path | None = None) -> None:
         self._llama = llama_cpp.Llama(
-            str(model_path), n_ctx=context_length, n_threads=2, lora_path=str(lora_path) if lora_path else None, verbose=False
+            str(model_path), n_ctx=context_length, n_threads=1, lora_path=str(lora_path) if lora_path else None, verbose=False
         )
 
     def shortfall(self, tokens: list[int], drawn: list[int]) -> float:

@@ -2,7 +2,7 @@
 
 import re
 
-from src.text.tokenizer import ByteTokenizer
+from src.text.tokenizer.base import ByteTokenizer
 
 
 class MarkedTokenizer(ByteTokenizer):
@@ -21,9 +21,9 @@ class MarkedTokenizer(ByteTokenizer):
             ids += [self.markers[part]] if part in self.markers else super()._encode_piece(part, first=first)
         return ids
 
-    def piece(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
         if token not in self.texts:
-            return super().piece(token)
+            return super().bytes_of(token)
         return b"" if self.texts[token] in self.controls else self.texts[token].encode()
 
     def _special_text(self, token: int) -> str:

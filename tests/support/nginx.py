@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 
 from src.settings import ROOT
-from tests.programs import program
-from tests.server import free_port, wait_until
+from tests.support.programs import program
+from tests.support.server import free_port, wait_until
 
 CONFIGURATION = ROOT / "deploy/nginx/inference.conf"
 MAIN = """

@@ -4,7 +4,7 @@ import contextlib
 
 import psutil
 
-from tests.watching import watching
+from tests.support.watching import watching
 
 
 class Peak:

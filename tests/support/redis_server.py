@@ -1,7 +1,6 @@
 """A real redis-server for tests, on a free port; nothing of it is kept."""
 
 import contextlib
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import free_port, wait_until
+from tests.support.programs import program
+from tests.support.server import free_port, wait_until
 
 
 class Redis:
@@ -20,9 +20,8 @@ class Redis:
         self.start()
 
     def start(self) -> None:
-        program = shutil.which("redis-server")
-        assert program, "these tests need redis-server (Debian, Ubuntu: apt-get install redis-server)"
-        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        command = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        command += ["--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         wait_until(self._answers, what="redis-server")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import httpx
 import openai
 import psutil
 
+from src import operator_token
 from src.settings import ROOT
 
 # The command line of existing service files; only the address and the number of requests differ.
@@ -40,9 +42,15 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
     return value
 
 
+def _runs(process: psutil.Process, module: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return module in process.cmdline()
+    return False
+
+
 class Server:
     """One running service. Settings are keyword arguments in capitals. A disposable one is killed at its end, which is quicker.
-    `key` is what its status is asked with, where it needs one."""
+    `key` is what its status is asked with, where it needs one; `umask` -1 is this process's."""
 
     def __init__(
         self,
@@ -52,6 +60,7 @@ class Server:
         wait: bool = True,
         disposable: bool = False,
         key: str = "none",
+        umask: int = -1,
         **settings: object,
     ) -> None:
         self.port = free_port()
@@ -60,13 +69,16 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="test-server-"))
         self.url = f"{'https' if 'TLS_CERTFILE' in settings else 'http'}://127.0.0.1:{self.port}"
         self.trusted: Any = ssl.create_default_context(cafile=str(settings["TLS_CERTFILE"])) if "TLS_CERTFILE" in settings else True
-        defaults = {"CONTEXT_LENGTH": 1024, "SHUTDOWN_GRACE_SECONDS": 15, "LOG_DIR": self.folder / "logs", "PORT": self.port}
+        # One thread: on a machine with other work, threads that wait for each other take ten times as long.
+        defaults = {"CONTEXT_LENGTH": 1024, "THREADS": 1, "SHUTDOWN_GRACE_SECONDS": 15}
+        defaults |= {"LOG_DIR": self.folder / "logs", "PORT": self.port}
         self.environ = {**os.environ, **{key: str(value) for key, value in {**defaults, **settings}.items()}}
         self.output_path = self.folder / "output"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
                 [program, *command.format(port=self.port).split()],
-                cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True, umask=umask,
             )  # fmt: skip
         if wait:
             self.wait_healthy()
@@ -74,6 +86,12 @@ class Server:
     @property
     def output(self) -> str:
         return self.output_path.read_text(errors="replace")
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """What shows that a request comes from the operator, where there are no keys."""
+        token = operator_token.find(self.environ.get("RUN_DIR", ""), self.port)
+        return {"Authorization": f"Bearer {token.read_text().strip()}"}
 
     def log(self, name: str) -> str:
         path = self.folder / "logs" / f"{name}.log"
@@ -88,22 +106,27 @@ class Server:
 
         try:
             wait_until(healthy, timeout, "the server's health")
-        except AssertionError:
+        except BaseException:  # among them what ends a test that takes too long
             print(self.output)
             self.kill()
             raise
 
     def client(self, **options: object) -> openai.OpenAI:
-        if self.trusted is not True:
-            options.setdefault("http_client", httpx.Client(verify=self.trusted))
-        return openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": self.key, "max_retries": 0, "timeout": 120, **options})
+        http = options.setdefault("http_client", openai.DefaultHttpxClient(verify=self.trusted))
+        client = openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": self.key, "max_retries": 0, "timeout": 120, **options})
+        # Its connections are closed before they are garbage themselves, of which Python would warn in whatever test runs then.
+        weakref.finalize(client, http.close)
+        return client
 
     def async_client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
 
+    def http(self, **options: object) -> httpx.Client:
+        return httpx.Client(base_url=self.url, verify=self.trusted, **{"timeout": 30, **options})
+
     def status(self) -> dict:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.get(f"{self.url}/v1/system/status", timeout=10, verify=self.trusted, headers=headers).json()
+        with self.http(headers={"Authorization": f"Bearer {self.key}"}, timeout=10) as http:
+            return http.get("/v1/system/status").json()
 
     def processes(self) -> list[psutil.Process]:
         """The whole tree, the master first."""
@@ -111,6 +134,17 @@ class Server:
             master = psutil.Process(self.process.pid)
             return [master, *master.children(recursive=True)]
         return []
+
+    def runners(self) -> list[psutil.Process]:
+        """The runner processes there are, as the system knows them: those that have ended, but were not waited for, do not count."""
+        processes, found = self.processes(), []
+        managers = {process.pid for process in processes if _runs(process, "src.manager")}
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                # A child that a runner has forked has its command line until it becomes another program.
+                if _runs(process, "src.runner") and process.ppid() in managers:
+                    found.append(process)
+        return found
 
     def pids(self, name: str) -> list[int]:
         """Process ids by their place: master, gateway, manager, runner."""

@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests import hf_model
-from tests.hf_model import CACHE, GGUF, NAME
+from tests.support import hf_model
+from tests.support.hf_model import CACHE, GGUF, NAME
 
 LAYERS = 2
 

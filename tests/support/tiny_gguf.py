@@ -1,7 +1,7 @@
 """A whole GGUF of a few kilobytes that llama.cpp loads and runs: one layer of zeros, a vocabulary of bytes. For tests that spoil it."""
 
-from src.text.hf import BYTES
-from tests.model_files import Signed, gguf_bytes
+from src.text.tokenizer.hf import BYTES
+from tests.support.model_files import Signed, gguf_bytes
 
 WIDTH = 32
 TOKENS = [*BYTES, "<|im_start|>", "<|im_end|>"]

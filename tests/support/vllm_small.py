@@ -3,16 +3,17 @@
 import psutil
 import pytest
 
-from src.engines.base import Engine, EngineOptions
-from tests.hf_model import hf_model
+from src.engines.base import Engine
+from src.engines.vllm import VLLMOptions
+from tests.support.hf_model import hf_model
 
 CONTEXT = 2048
 
 
-def options(**fields) -> EngineOptions:
+def options(**fields) -> VLLMOptions:
     vllm = {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 128, **fields.pop("vllm", {})}
     defaults = {"model_path": str(hf_model("float32")), "context_length": CONTEXT, "max_sequences": 4, "cached_prefixes": 4}
-    return EngineOptions(**{**defaults, **fields}, vllm=vllm)
+    return VLLMOptions(**{**defaults, **fields}, vllm=vllm)
 
 
 def vllms_processes() -> list[psutil.Process]:

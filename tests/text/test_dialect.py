@@ -6,10 +6,10 @@ import pytest
 
 from src.errors import InvalidValue, ModelLoadFailed, UnsupportedField
 from src.text.dialect import Dialect
-from src.text.guard import SPLIT
-from src.text.tools.call import Function
-from tests.here import template_here
-from tests.marked_tokenizer import MarkedTokenizer
+from src.text.tokenizer.guard import SENTINEL_SPLIT
+from src.text.tools.call import Function, as_object
+from tests.support.here import template_here
+from tests.support.marked_tokenizer import MarkedTokenizer
 
 SAY = "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 TOOLS = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
@@ -61,10 +61,38 @@ def test_a_template_gets_arguments_and_content_in_the_form_it_can_write(template
     assert said.startswith(ONCE)
 
 
-def test_arguments_that_are_no_object_are_passed_on_as_they_are():
+WALKED = TOOLS + (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>\n"
+    "<function={{ c.function.name }}>\n{% for k, v in c.function.arguments | items %}<parameter={{ k }}>\n"
+    "{{ v if v is string else v | tojson }}\n</parameter>\n{% endfor %}"
+    "</function>\n</tool_call>{% endfor %}{% endfor %}<assistant>"
+)
+NO_OBJECTS = ['{"a": ', '{"path": "a.t', "[1]", '"x"', "1", "true", "NaN", '{"a": NaN}', '{"a": 1e999}', "not JSON", "{'a': 1}", "[" * 5000]
+
+
+@pytest.mark.parametrize("template", [OBJECTS, STRINGS, NULL_CONTENT, ONE_CALL, WALKED, SAY, UNREAD])
+@pytest.mark.parametrize("arguments", NO_OBJECTS, ids=lambda text: text[:12])
+def test_arguments_that_are_no_object_are_told_as_they_are(template, arguments):
     broken = called("c1")
-    broken["tool_calls"][0]["function"]["arguments"] = '{"a": '
-    assert '"{\\"a\\": "' in prompt(OBJECTS, [USER, broken], tools=[TOOL])
+    broken["tool_calls"][0]["function"]["arguments"] = arguments
+    said = prompt(template, [USER, broken, result("c1", "R"), USER], tools=[TOOL])
+    assert arguments in said or json.dumps(arguments) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("null", {}),
+        ("", {}),
+        (" \n", {}),
+        ('"{\\"a\\": 1}"', {"a": 1}),
+        ('"null"', {}),
+        (' {"a": 1} ', {"a": 1}),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+    ],
+)
+def test_arguments_that_mean_an_object_are_one(arguments, expected):
+    assert as_object(arguments) == expected
 
 
 def test_calls_made_together_are_told_one_by_one_where_a_template_takes_one_a_message():
@@ -118,7 +146,7 @@ def test_special_tokens_in_tools_and_arguments_are_cut():
     for template in (OBJECTS, STRINGS, SAY):
         said = prompt(template, [USER, evil, result("c1", "<|end|>")], tools=[tool])
         assert "<|end|>" not in said
-        assert said.count(f"<{SPLIT}|end|>") == 5
+        assert said.count(f"<{SENTINEL_SPLIT}|end|>") == 5
 
 
 def test_reasoning_is_told_by_template_or_vocabulary():
@@ -181,3 +209,77 @@ def test_the_generation_prompt_can_be_left_out_and_the_last_message_gone_on_with
     with pytest.raises(InvalidValue) as caught:
         prompt("{{ messages[0].content }}", messages, continued=True)
     assert caught.value.param == "continue_final_message"
+
+
+# Hermes 2 Pro's way to write a schema, which recurses without end over a type that it does not know.
+MACRO = (
+    "{% macro written(spec) %}{% if spec.type in ('string', 'integer', 'number', 'boolean', 'object') %}{{ spec.type }}"
+    "{% elif spec.type == 'array' %}{{ 'list[' + written(spec['items']) + ']' }}{% else %}{% for t in spec.type %}"
+    "{{ written({'type': t}) }}{% endfor %}{% endif %}{% endmacro %}"
+    "{% for t in tools or [] %}{{ t.function.name + ': ' + t.function.description }}"
+    "{% for name, spec in t.function.parameters.properties | items %} {{ name }}={{ written(spec) }}{% endfor %}{% endfor %}"
+)
+PICKY = MACRO + OBJECTS.replace(TOOLS, "")
+CHOOSY = "{% for t in tools or [] %}{% if t.function.name != 'probe_function' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}"
+
+
+def with_properties(**properties: object) -> dict:
+    return {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": properties}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "shown"),
+    [
+        ({"type": "string"}, "a=string"),
+        ({"type": ["string", "null"]}, "a=string"),
+        ({"type": "null"}, "a=string"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "a=integer"),
+        ({"type": ["null", "array"], "items": {"type": ["integer", "null"]}}, "a=list[integer]"),
+        ({"type": "array"}, "a=list[string]"),
+        ({"$ref": "#/properties/b"}, "a=number"),
+        ({"type": 5}, "a=string"),
+        ({}, "a=string"),
+    ],
+)
+def test_a_template_that_fails_on_a_schema_is_shown_a_plainer_one(schema, shown):
+    said = prompt(PICKY, [USER], tools=[with_properties(a=schema, b={"type": ["number", "null"]})])
+    assert said.startswith("f: d" if "null" in json.dumps(schema) or "$ref" in schema else "f: d ")
+    assert f" {shown} b=number<user>Q<assistant>" in said
+
+
+def test_tools_without_arguments_or_with_none_to_speak_of_are_shown():
+    for parameters in ({"type": "object", "properties": None}, {"type": "object"}, None):
+        tool = {"type": "function", "function": {"name": "f", "description": None, "parameters": parameters}}
+        assert prompt(PICKY, [USER], tools=[tool]).startswith("f: <user>Q")
+
+
+def test_a_template_that_fails_on_tools_in_any_form_has_them_told_in_words():
+    said = prompt(CHOOSY + OBJECTS, [USER], tools=[TOOL])
+    assert said.startswith("<system>You can call functions.")
+    assert '<tool_call>\n{"name": "f", "arguments": {"argument": "value"}}\n</tool_call>' in said
+
+
+def test_what_a_template_refuses_with_and_without_tools_is_refused_by_its_own_words():
+    template = "{% if messages[-1].content == 'no' %}{{ raise_exception('Never.') }}{% endif %}" + OBJECTS
+    with pytest.raises(InvalidValue, match=r"refuses these messages: Never\."):
+        prompt(template, [{"role": "user", "content": "no"}], tools=[TOOL])
+
+
+def two_templates(plain: str, with_tools: str) -> Dialect:
+    tokens = MarkedTokenizer()
+    one, other = (
+        template_here(source, bos_text="", eos_text="<|end|>", special_texts=tokens.special_texts) for source in (plain, with_tools)
+    )
+    return Dialect(one, tokens, None, other)
+
+
+def test_a_second_template_is_for_requests_with_tools():
+    both = two_templates(SAY, OBJECTS)
+    assert both.prompt(CONVERSATION, tools=[TOOL], variables={}) == prompt(OBJECTS, CONVERSATION, tools=[TOOL])
+    assert both.prompt([USER], variables={}) == prompt(SAY, [USER])
+    assert both.channels([], [Function("f")]).push('<tool_call>{"name": "f", "arguments": {}}</tool_call>').calls
+    assert both.channels([], []).push("<tool_call>").content == "<tool_call>"
+
+
+def test_a_second_template_that_shows_no_tools_is_not_used():
+    assert two_templates(OBJECTS, SAY).prompt([USER], tools=[TOOL], variables={}) == prompt(OBJECTS, [USER], tools=[TOOL])

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.text.channels import Channels, PlainText, Said
-from src.text.decode import StopMachine
-from src.text.thinking import MARKS, Phase, Thinking
+from src.text.output.channels import ChannelDelta, Channels, PlainText
+from src.text.output.decode import StopMachine
+from src.text.output.thinking import THINK_TAGS, Phase, Thinking
 from src.text.tools import FORMATS, harmony
 from src.text.tools.call import Call, Function
-from tests.fuzz import EXAMPLES
-from tests.text.test_decode import naive_held, naive_stop
+from tests.support.fuzz import EXAMPLES
+from tests.text.output.test_decode import naive_held, naive_stop
 from tests.text.tools.test_formats import GOLDEN
 
 FUNCTIONS = [Function("get_weather", {"type": "object", "properties": {"city": {"type": "string"}}}), Function("now")]
@@ -69,7 +69,7 @@ def cut(draw: st.DrawFn, whole: st.SearchStrategy[str]) -> tuple[str, list[str]]
 
 def read(machine: Channels, pieces: list[str]) -> tuple[str, str, dict[int, list[str]]]:
     """Content, reasoning, calls by their number: name and arguments."""
-    said = Said()
+    said = ChannelDelta()
     for piece in pieces:
         said.add(machine.push(piece))
     said.add(machine.flush())
@@ -99,7 +99,7 @@ def test_any_text_is_read_the_same_however_it_comes_and_nothing_of_it_is_lost(na
 
 @pytest.mark.parametrize("where", Phase)
 @settings(max_examples=EXAMPLES, deadline=2000)
-@given(given=cut(texts), marks=st.sampled_from(MARKS))
+@given(given=cut(texts), marks=st.sampled_from(THINK_TAGS))
 def test_reasoning_and_content_together_are_the_text_without_its_marks(where, given, marks):
     text, pieces = given
     whole = read(Thinking(marks, PlainText(), where), [text])
@@ -129,7 +129,7 @@ def test_calls_behind_reasoning_are_read_the_same_however_they_come(name, given)
         return
 
     def machine() -> Channels:
-        return Thinking(MARKS[0], FORMATS[name].reader(FUNCTIONS), Phase.POSSIBLE)
+        return Thinking(THINK_TAGS[0], FORMATS[name].reader(FUNCTIONS), Phase.POSSIBLE)
 
     assert read(machine(), pieces) == read(machine(), [text])
 

@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 
 from src.engines import load_engine
-from src.engines.base import EngineOptions
+from src.engines.llamacpp import LlamaCppOptions
 from src.errors import EngineError, InvalidSchema
 from src.settings import ROOT
-from src.text.gguf import GGUFTokenizer
-from src.text.grammar import GrammarCompiler, Limits, source_of
-from src.text.tokenizer import ByteTokenizer
+from src.text.grammar import Budget, GrammarCompiler, Limits, source_of
+from src.text.grammar.matcher import TooSlow
+from src.text.tokenizer.base import ByteTokenizer
+from src.text.tokenizer.gguf import GGUFTokenizer
 
 END = ByteTokenizer.END
 LIMITS = Limits()
@@ -70,6 +72,17 @@ def test_a_grammar_goes_on_behind_the_tokens_that_are_known(compiler):
     source = source_of("json_schema", json.dumps(POINT), LIMITS)
     grammar = compiler.compile(source, list(b'{"x": 1,'))
     assert follows(grammar, ' "y": 2}')
+
+
+def test_the_same_grammar_can_be_followed_anew_behind_other_tokens(compiler):
+    grammar = compiler.compile("start: /ab*c/")
+    for token in b"abbc":
+        grammar.accept(token)
+    again = grammar.behind(list(b"ab"))
+    assert (may(again, ord("b")), may(again, ord("c")), may(again, ord("a"))) == (True, True, False)
+    assert not may(grammar, ord("b"))
+    with pytest.raises(EngineError):
+        grammar.behind(list(b"x"))
 
 
 def test_known_tokens_that_do_not_follow_the_grammar_are_an_error(compiler):
@@ -187,7 +200,9 @@ def cannot(keyword: str, value: object, **fields: object):
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
-        *(cannot(keyword, {"type": "string"}) for keyword in ("not", "if", "contains", "propertyNames", "unevaluatedProperties")),
+        *(cannot(keyword, {"type": "string"}) for keyword in ("not", "contains", "unevaluatedProperties")),
+        cannot("if", {"type": "string"}, then={"minLength": 1}),
+        cannot("propertyNames", {"pattern": "^a"}),
         cannot("uniqueItems", True, type="array"),
         cannot("dependentRequired", {"a": ["b"]}),
         cannot("$dynamicRef", "#a"),
@@ -196,7 +211,6 @@ def cannot(keyword: str, value: object, **fields: object):
         cannot("pattern", "(?<=x)*", type="string"),
         cannot("pattern", "(", type="string"),
         ({"type": "banana"}, "banana"),
-        ({"type": "string", "format": "iri-reference"}, "iri-reference"),
         ({"$ref": "#"}, "nothing that is finite"),
         ({"$ref": "#/$defs/none"}, "/$defs/none"),
         ({"$ref": "http://127.0.0.1/x.json"}, "127.0.0.1"),
@@ -277,10 +291,78 @@ def test_a_grammar_that_never_ends_or_ends_its_process_is_refused_and_the_next_o
 def test_what_was_refused_is_not_tried_again(fresh, monkeypatch):
     with pytest.raises(InvalidSchema) as first:
         fresh.compile("start: foo", [], "guided_grammar")
-    monkeypatch.setattr(fresh._prepared[1], "check", None)
+    monkeypatch.setattr(fresh._idle[0], "check", None)
     with pytest.raises(InvalidSchema) as second:
         fresh.compile("start: foo", [], "guided_grammar")
     assert second.value.message == first.value.message
+
+
+class Slow:
+    """In place of the process: takes a tenth of a second or as long as it may, and is never through."""
+
+    def __init__(self, compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+        compiler.compile('start: "a"')
+        self.asked: list[float] = []
+        monkeypatch.setattr(compiler._idle[0], "check", self.check)
+
+    def check(self, source: str, seconds: float) -> None:
+        self.asked.append(seconds)
+        time.sleep(min(seconds, 0.1))
+        raise TooSlow(1)
+
+    def times(self) -> int:
+        number, self.asked = len(self.asked), []
+        return number
+
+
+def refused(compiler: GrammarCompiler, *words: str, budget: Budget | None = None, parts: bool = False) -> None:
+    for word in words:
+        with pytest.raises(InvalidSchema, match="GRAMMAR_COMPILE_SECONDS"):
+            (compiler.try_part if parts else compiler.compile)(f'start: "{word}"', budget=budget)
+
+
+def test_the_grammars_of_a_request_share_its_seconds(fresh, monkeypatch):
+    slow, budget = Slow(fresh, monkeypatch), Budget(0.25)
+    refused(fresh, "b", "c", "d", "e", "f", budget=budget)
+    assert slow.times() == 3
+    assert budget.left <= 0
+
+
+def test_parts_leave_half_of_the_seconds_to_the_whole(fresh, monkeypatch):
+    slow, budget = Slow(fresh, monkeypatch), Budget(0.4)
+    refused(fresh, "b", "c", "d", "e", budget=budget, parts=True)
+    assert slow.times() == 2
+    refused(fresh, "f", budget=budget)
+    assert slow.asked[0] > 0.1
+
+
+def test_what_was_too_slow_is_refused_at_once_unless_it_may_take_longer_now(fresh, monkeypatch):
+    slow = Slow(fresh, monkeypatch)
+    refused(fresh, "b", "b", "b", budget=Budget(1))
+    assert slow.times() == 1
+    refused(fresh, "b", budget=Budget(1))
+    assert slow.times() == 0
+    refused(fresh, "b", budget=Budget(2))
+    assert slow.times() == 1
+
+
+def test_many_that_were_too_slow_are_not_all_remembered_and_push_out_no_others(fresh, monkeypatch):
+    monkeypatch.setattr("src.text.grammar.compiler.KEPT_SLOW", 2)
+    slow = Slow(fresh, monkeypatch)
+    refused(fresh, "b", "c", "d", budget=Budget(10))
+    refused(fresh, "b", budget=Budget(9))
+    assert slow.times() == 4
+    refused(fresh, "d", budget=Budget(9))
+    fresh.compile('start: "a"')
+    assert slow.times() == 0
+
+
+def test_a_grammar_that_ends_its_process_pays_for_the_next_one(fresh):
+    fresh.compile('start: "a"')
+    budget = Budget(60)
+    with pytest.raises(InvalidSchema):
+        fresh.compile(TOO_DEEP, budget=budget)
+    assert fresh._idle[0].pid is not None
 
 
 def test_many_schemas_leave_no_file_and_no_memory_behind(tmp_path):
@@ -288,7 +370,7 @@ def test_many_schemas_leave_no_file_and_no_memory_behind(tmp_path):
     script = """
 import json, os, psutil
 from src.text.grammar import GrammarCompiler, Limits, source_of
-from src.text.tokenizer import ByteTokenizer
+from src.text.tokenizer.base import ByteTokenizer
 compiler = GrammarCompiler(ByteTokenizer())
 def compile_some(first, last):
     for index in range(first, last):
@@ -327,7 +409,7 @@ def test_the_process_that_tries_grammars_ends_with_its_own(tmp_path):
     script = """
 import time, psutil
 from src.text.grammar import GrammarCompiler
-from src.text.tokenizer import ByteTokenizer
+from src.text.tokenizer.base import ByteTokenizer
 compiler = GrammarCompiler(ByteTokenizer())
 compiler.compile('start: "a"')
 print(psutil.Process().children()[0].pid, flush=True)
@@ -350,8 +432,8 @@ def test_a_model_without_an_end_cannot_be_held_to_a_grammar():
 
 def test_the_tokenizer_ends_where_the_engine_does(model_path):
     tokenizer = GGUFTokenizer(model_path)
-    engine = load_engine("llama_cpp", EngineOptions(model_path=str(model_path), context_length=64, max_sequences=1))
+    engine = load_engine("llama_cpp", LlamaCppOptions(model_path=str(model_path), context_length=64, max_sequences=1))
     assert list(tokenizer.end_tokens) == engine._model.end_tokens
-    assert {tokenizer.name(token) for token in tokenizer.end_tokens} >= {b"<|im_end|>"}
+    assert {tokenizer.display_bytes(token) for token in tokenizer.end_tokens} >= {b"<|im_end|>"}
     engine.close()
     tokenizer.close()

@@ -11,8 +11,8 @@ from tokenizers.models import BPE
 
 from src.errors import ChatTemplateTooCostly, ModelLoadFailed
 from src.text.dialect import Dialect
-from src.text.hf import BYTES, HFTokenizer
 from src.text.template import ChatTemplate
+from src.text.tokenizer.hf import BYTES, HFTokenizer
 
 CONFIG = {"eos_token": "<|end|>", "chat_template": "{{ messages[0].content }}"}
 
@@ -41,18 +41,18 @@ def test_the_folder_that_is_spoiled_below_is_a_good_one(tmp_path):
         ({"config": {"eos_token_id": 10**9}}, "end token 1000000000, which is not in its vocabulary of 257"),
         ({"config": {"eos_token_id": -1}}, "end token -1"),
         ({"generation_config": {"eos_token_id": ["2"]}}, "end token 2"),
-        ({"config": {"eos_token_id": {"a": 1}}}, "make no sense"),
-        ({"config": []}, "config.json is no JSON object"),
-        ({"config": b"[" * 100_000}, "config.json is no JSON"),
-        ({"config": b"\xff\xfe"}, "config.json is no JSON"),
-        ({"tokenizer_config": b"{"}, "tokenizer_config.json is no JSON"),
-        ({"tokenizer_config": {"bos_token": [1]}}, "make no sense"),
-        ({"tokenizer_config": {"bos_token": {"text": 1}}}, "make no sense"),
-        ({"tokenizer_config": {"added_tokens_decoder": {"x": {}}}}, "make no sense"),
-        ({"tokenizer_config": {"added_tokens_decoder": {"999": {"content": 7}}}}, "make no sense"),
-        ({"tokenizer_config": {"added_tokens_decoder": [1]}}, "make no sense"),
-        ({"tokenizer_config": {"chat_template": 7}}, "chat_template that is no text"),
-        ({"tokenizer_config": {"chat_template": [{"name": "default"}]}}, "make no sense"),
+        ({"config": {"eos_token_id": {"a": 1}}}, "end token {'a': 1}, which is not a token id"),
+        ({"config": []}, "config.json is not a JSON object"),
+        ({"config": b"[" * 100_000}, "config.json is not JSON"),
+        ({"config": b"\xff\xfe"}, "config.json is not JSON"),
+        ({"tokenizer_config": b"{"}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer_config": {"bos_token": [1]}}, "has a token that is not text"),
+        ({"tokenizer_config": {"bos_token": {"text": 1}}}, "has a token that is not text"),
+        ({"tokenizer_config": {"added_tokens_decoder": {"x": {}}}}, "malformed tokenizer files"),
+        ({"tokenizer_config": {"added_tokens_decoder": {"999": {"content": 7}}}}, "malformed tokenizer files"),
+        ({"tokenizer_config": {"added_tokens_decoder": [1]}}, "malformed tokenizer files"),
+        ({"tokenizer_config": {"chat_template": 7}}, "chat_template that is not text"),
+        ({"tokenizer_config": {"chat_template": [{"name": "default"}]}}, "chat_template that is not text"),
         ({"tokenizer": b"{}"}, "tokenizer.json cannot be read"),
         ({"tokenizer": b"[" * 100_000}, "tokenizer.json cannot be read"),
         (

@@ -3,10 +3,10 @@
 import pytest
 
 from src.errors import ChatTemplateError, InvalidValue, ModelLoadFailed
-from src.text.guard import SPLIT
 from src.text.template import ChatTemplate
-from src.text.tokenizer import ByteTokenizer
-from tests.here import template_here
+from src.text.tokenizer.base import ByteTokenizer
+from src.text.tokenizer.guard import SENTINEL_SPLIT
+from tests.support.here import template_here
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -59,7 +59,7 @@ def test_special_tokens_are_cut_in_messages_and_whole_in_the_template():
     message = {"role": "<s>", "content": "</s>", "name": "<s>", "calls": [{"arguments": {"</s>": "<s>"}}]}
     text = template(source, ("<s>", "</s>")).render([message])
     assert text.count("<s>") == text.count("</s>") == 1
-    assert text.replace(SPLIT, "") == '<s><s>:</s><s>[{"arguments": {"</s>": "<s>"}}]</s>'
+    assert text.replace(SENTINEL_SPLIT, "") == '<s><s>:</s><s>[{"arguments": {"</s>": "<s>"}}]</s>'
 
 
 def test_the_messages_are_not_changed():

@@ -1,7 +1,10 @@
 """How agreement is counted."""
 
-import agreement
 import pytest
+
+from tools import agreement
+
+pytestmark = pytest.mark.slow
 
 
 def tokens(text: str, *, gap: float = 0.5) -> list[dict]:

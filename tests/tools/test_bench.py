@@ -9,17 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
-import bench
 import pytest
-from benchmark import figures, limit
-from benchmark.client import Exchange, Server
-from benchmark.recording import Answer, read
-from benchmark.report import begin, load
-from benchmark.table import table
-from benchmark.workloads import LONG, WORKLOADS, Freed, Round
 
+import tools.bench.__main__ as bench
 from src.settings import ROOT
-from tests import server as service
+from tests.support import server as service
+from tools.bench import figures, limit
+from tools.bench.client import Exchange, Server
+from tools.bench.recording import Answer, read
+from tools.bench.report import begin, load
+from tools.bench.table import table
+from tools.bench.workloads import LONG, WORKLOADS, Freed, Round
 
 pytestmark = pytest.mark.slow
 
@@ -372,7 +372,7 @@ def test_a_stream_that_ends_too_early_fails_its_round_instead_of_hanging(scripte
 
 def test_our_own_service_is_measured_whole(tmp_path):
     with service.Server(INFERENCE_ENGINE="echo", ECHO_STEP_MS=4, CONTEXT_LENGTH=32768, ENABLE_LOG_FILE="false") as ours:
-        command = [sys.executable, "scripts/bench.py", "cancel", "intrusion", "conversation", "--rounds", "1", "--model", "echo"]
+        command = [sys.executable, "-m", "tools.bench", "cancel", "intrusion", "conversation", "--rounds", "1", "--model", "echo"]
         command += ["--compare", f"ours={ours.url}", "--json", str(tmp_path / "raw.json")]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr

@@ -2,8 +2,12 @@
 
 import json
 
-from conformance_matrix import BEGIN, DOCUMENT, END, RESULTS, read, written
+import pytest
 from conformance_table import cell, table
+
+from tools.conformance_matrix import BEGIN, DOCUMENT, END, RESULTS, read, written
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_cell_is_green_only_where_every_case_ran_and_passed():
@@ -47,4 +51,4 @@ def test_it_is_written_between_its_marks_and_again_in_the_same_place():
 
 
 def test_the_document_says_what_the_runs_found():
-    assert written(DOCUMENT.read_text(), table(read(RESULTS))) == DOCUMENT.read_text(), "run scripts/conformance_matrix.py"
+    assert written(DOCUMENT.read_text(), table(read(RESULTS))) == DOCUMENT.read_text(), "run tools/conformance_matrix.py"

@@ -10,23 +10,25 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-import soak
-from benchmark.report import machine
-from endurance import reply, traffic
-from endurance.cases import CHAT, Case, holds_schema
-from endurance.killer import Kill
-from endurance.reference import RIGHT, TIE, WRONG, Place, Reference
-from endurance.report import Report, at_the_same_age, growth, load, summary, verdict
-from endurance.tally import ERROR, LEFT, LOST, Tally
-from endurance.watch import Life, Rest, Sample
 
+import tools.soak.__main__ as soak
 from src.settings import ROOT
+from tools.bench.report import machine
+from tools.soak import reply, traffic
+from tools.soak.cases import CHAT, Case, holds_schema
+from tools.soak.killer import Kill
+from tools.soak.reference import RIGHT, TIE, WRONG, Place, Reference
+from tools.soak.report import Report, at_the_same_age, growth, load, summary, verdict
+from tools.soak.tally import ERROR, LEFT, LOST, Tally
+from tools.soak.watch import Life, Rest, Sample
 
 
 def place(token: str, **others: float) -> Place:
     """`others`: tokens and how far their logprobs lie below the drawn one's."""
     return Place(token, -0.1, [(token, -0.1), *((other, -0.1 - below) for other, below in others.items())])
 
+
+pytestmark = pytest.mark.slow
 
 GREEDY = Reference("one two three", [place("one", une=3.0), place(" two", **{" deux": 0.3, " dos": 2.0}), place(" three")], 0.0)
 
@@ -202,10 +204,9 @@ def test_all_is_well_only_where_nothing_was_lost_wrong_left_running_or_leaked():
         assert f"NOT WELL: {why}" in summary(report)
 
 
-@pytest.mark.slow
 def test_a_short_soak_kills_every_role_and_loses_nothing(tmp_path):
     raw, picture = tmp_path / "soak.json", tmp_path / "soak.svg"
-    command = [sys.executable, "scripts/soak.py", "--minutes", "0.2", "--kill-every", "2", "--clients", "8", "--sample-every", "0.5"]
+    command = [sys.executable, "-m", "tools.soak", "--minutes", "0.2", "--kill-every", "2", "--clients", "8", "--sample-every", "0.5"]
     environ = {**os.environ, "INFERENCE_ENGINE": "echo", "ECHO_STEP_MS": "5"}
     done = subprocess.run([*command, "--seed", "1", "--json", str(raw)], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,8 +1,8 @@
 """Measures any OpenAI-compatible server, or several in turn. Knows no engine; our own server's status is read if it is there.
 
-    scripts/bench.py [WORKLOAD ...] --compare ours=http://127.0.0.1:8001 theirs=http://127.0.0.1:8080 [--rounds 3]
+    python -m tools.bench [WORKLOAD ...] --compare ours=http://127.0.0.1:8001 theirs=http://127.0.0.1:8080 [--rounds 3]
                      [--json FILE] [--picture FILE.svg] [--limit .../llama-batched-bench --limit-model FILE.gguf]
-    scripts/bench.py --from FILE [--picture FILE.svg]
+    python -m tools.bench --from FILE [--picture FILE.svg]
 
 Closed loop: each client sends its next request when it has the last answer. Every request streams, so that times are a
 reader's. Rounds go A B A B, and the table shows medians over the rounds.
@@ -15,15 +15,16 @@ import time
 from pathlib import Path
 
 import msgspec
-from benchmark import limit
-from benchmark.canvas import PictureFailed
-from benchmark.client import Server
-from benchmark.figures import failures
-from benchmark.limit import LimitFailed
-from benchmark.picture import draw
-from benchmark.report import Report, begin, load
-from benchmark.table import table
-from benchmark.workloads import WORKLOADS, measure
+
+from tools.bench import limit
+from tools.bench.canvas import PictureFailed
+from tools.bench.client import Server
+from tools.bench.figures import failures
+from tools.bench.limit import LimitFailed
+from tools.bench.picture import draw
+from tools.bench.report import Report, begin, load
+from tools.bench.table import table
+from tools.bench.workloads import WORKLOADS, measure
 
 
 class Unreachable(Exception):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import h11
 import msgspec
 
-from benchmark.recording import read_body
+from tools.bench.recording import read_body
 
 TIMEOUT = 1200.0  # seconds for one request
 

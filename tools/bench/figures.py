@@ -6,9 +6,9 @@ Rates are medians over the rounds; latencies are percentiles over all answers of
 import statistics
 from collections.abc import Callable, Sequence
 
-from benchmark.recording import Answer
-from benchmark.report import Report
-from benchmark.workloads import LONG, Round
+from tools.bench.recording import Answer
+from tools.bench.report import Report
+from tools.bench.workloads import LONG, Round
 
 SHARES = (50, 95, 99)
 Row = dict[str, float | None]  # a figure by its name; None where there is nothing to compute it from

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark import figures
-from benchmark.canvas import COLOURS, GREY, canvas
-from benchmark.figures import Row
-from benchmark.limit import WORKLOAD as LIMITED
-from benchmark.report import Report
-from benchmark.workloads import WORKLOADS, Round
+from tools.bench import figures
+from tools.bench.canvas import COLOURS, GREY, canvas
+from tools.bench.figures import Row
+from tools.bench.limit import WORKLOAD as LIMITED
+from tools.bench.report import Report
+from tools.bench.workloads import WORKLOADS, Round
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import h11
 import msgspec
 
 if TYPE_CHECKING:
-    from benchmark.client import Exchange
+    from tools.bench.client import Exchange
 
 Pieces = Sequence[tuple[float, bytes]]  # (seconds, bytes) as they came from the socket
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmark.limit import Limit
-from benchmark.workloads import Round
+from tools.bench.limit import Limit
+from tools.bench.workloads import Round
 
 
 class Machine(msgspec.Struct, kw_only=True):
@@ -62,7 +62,10 @@ def begin(seed: int, servers: dict[str, dict[str, Any]]) -> Report:
 
 
 def machine() -> Machine:
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if sys.platform == "linux":
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
     return Machine(
         processor=_processor(),
         cores=psutil.cpu_count(logical=False) or usable,

@@ -1,10 +1,10 @@
 """The figures as text for a terminal. Computes none."""
 
-from benchmark import figures
-from benchmark.figures import Row
-from benchmark.limit import WORKLOAD as LIMITED
-from benchmark.report import Report
-from benchmark.workloads import WORKLOADS, Round
+from tools.bench import figures
+from tools.bench.figures import Row
+from tools.bench.limit import WORKLOAD as LIMITED
+from tools.bench.report import Report
+from tools.bench.workloads import WORKLOADS, Round
 
 
 def table(report: Report) -> str:

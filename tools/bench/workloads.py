@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from benchmark.client import Exchange, Server
-from benchmark.recording import Answer, read
+from tools.bench.client import Exchange, Server
+from tools.bench.recording import Answer, read
 
 WORDS = """river mountain copper window seven market gentle thunder paper silver garden motor ocean letter winter bridge candle
 forest engine harbour music velvet planet meadow ticket hammer island summer mirror kitchen tunnel feather station""".split()

@@ -1,8 +1,8 @@
 """Asks a server all kinds of things for a long time while its processes are killed, and counts what was lost, wrong or leaked.
 
-    scripts/soak.py [--minutes 30] [--json FILE] [--picture FILE.svg]     starts a server of its own; settings by the environment
-    scripts/soak.py --url http://127.0.0.1:8001 [--minutes 30]            one that runs on this machine: its processes are killed too
-    scripts/soak.py --from FILE [--picture FILE.svg]                      shows what --json has written
+    python -m tools.soak [--minutes 30] [--json FILE] [--picture FILE.svg]     starts a server of its own; settings by the environment
+    python -m tools.soak --url http://127.0.0.1:8001 [--minutes 30]            one that runs on this machine: its processes are killed too
+    python -m tools.soak --from FILE [--picture FILE.svg]                      shows what --json has written
 
 Ends with status 1 where a request was lost, an answer wrong, or a process grew beyond the target.
 """
@@ -18,15 +18,16 @@ import time
 from pathlib import Path
 
 import msgspec
-from benchmark.canvas import PictureFailed
-from benchmark.report import machine
-from endurance.killer import Killer
-from endurance.picture import draw
-from endurance.reply import BrokenOff
-from endurance.report import Report, load, summary, verdict
-from endurance.service import Service, ServiceFailed
-from endurance.traffic import Traffic
-from endurance.watch import Watch
+
+from tools.bench.canvas import PictureFailed
+from tools.bench.report import machine
+from tools.soak.killer import Killer
+from tools.soak.picture import draw
+from tools.soak.reply import BrokenOff
+from tools.soak.report import Report, load, summary, verdict
+from tools.soak.service import Service, ServiceFailed
+from tools.soak.traffic import Traffic
+from tools.soak.watch import Watch
 
 REST_SECONDS = 60.0
 SETTINGS = {"CONTEXT_LENGTH": "1024", "MAX_PARALLEL_SEQUENCES": "8"}  # where the environment does not say otherwise

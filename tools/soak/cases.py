@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from endurance.reference import Reference
+from tools.soak.reference import Reference
 
 CHAT, COMPLETION, EMBEDDING = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 TOKENS = 48  # of an answer, at most

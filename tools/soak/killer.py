@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from endurance.service import Service
+from tools.soak.service import Service
 
 FIRST_PART, SECOND_PART = 1 / 3, 2 / 3
 ROLES = ("runner",) * 8 + ("gateway", "manager")

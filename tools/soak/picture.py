@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.canvas import COLOURS, GREY, canvas
-
-from endurance.report import ROLES, Report
-from endurance.tally import ENDS
+from tools.bench.canvas import COLOURS, GREY, canvas
+from tools.soak.report import ROLES, Report
+from tools.soak.tally import ENDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,10 @@ from typing import Any
 
 import h11
 import msgspec
-from benchmark.client import Exchange
-from benchmark.recording import read_body
 
-from endurance.reference import Place
+from tools.bench.client import Exchange
+from tools.bench.recording import read_body
+from tools.soak.reference import Place
 
 
 class BrokenOff(Exception):

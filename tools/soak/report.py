@@ -9,12 +9,12 @@ import statistics
 from pathlib import Path
 
 import msgspec
-from benchmark.report import Machine
 
-from endurance.killer import Kill
-from endurance.reference import RIGHT, TIE, WRONG
-from endurance.tally import ENDS, ERROR, LEFT, LOST, Tally
-from endurance.watch import Life, Rest
+from tools.bench.report import Machine
+from tools.soak.killer import Kill
+from tools.soak.reference import RIGHT, TIE, WRONG
+from tools.soak.tally import ENDS, ERROR, LEFT, LOST, Tally
+from tools.soak.watch import Life, Rest
 
 TARGET_PERCENT = 2.0
 WARM_SHARE, WARM_SECONDS = 0.2, 60.0

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmark.client import Server
+from tools.bench.client import Server
 
 ROOT = Path(__file__).parents[2]
 STARTING_SECONDS = 300.0

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from endurance.reference import RIGHT, TIE, WRONG
+from tools.soak.reference import RIGHT, TIE, WRONG
 
 ERROR, LEFT, LOST = "error", "left", "lost"
 ENDS = (RIGHT, TIE, WRONG, ERROR, LEFT, LOST)

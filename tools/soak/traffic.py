@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from benchmark.client import Exchange, Server
 
-from endurance import cases, reply
-from endurance.cases import CHAT, EMBEDDING, Case
-from endurance.reference import RIGHT, WRONG, Reference, worst
-from endurance.reply import BrokenOff, Reply
-from endurance.tally import ERROR, LEFT, LOST, Tally
+from tools.bench.client import Exchange, Server
+from tools.soak import cases, reply
+from tools.soak.cases import CHAT, EMBEDDING, Case
+from tools.soak.reference import RIGHT, WRONG, Reference, worst
+from tools.soak.reply import BrokenOff, Reply
+from tools.soak.tally import ERROR, LEFT, LOST, Tally
 
 PATIENCE = 660.0  # seconds without a whole answer after which a request is lost: longer than REQUEST_TIMEOUT, which answers 504
 TRIES = 5

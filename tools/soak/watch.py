@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from endurance.service import Service
+from tools.soak.service import Service
 
 
 class Sample(msgspec.Struct, array_like=True):

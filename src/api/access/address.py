@@ -1,4 +1,4 @@
-"""Where a request comes from: its peer, or behind trusted proxies whoever they name. Knows no key and no limit."""
+"""Where a request comes from: its peer, or behind trusted proxies whoever they name."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -16,17 +16,20 @@ class Proxies:
 
     def client(self, peer: str, forwarded: str) -> str:
         """The client's address: the last in X-Forwarded-For that is no trusted proxy's. What came before it may be made up."""
-        found = address_of(peer)
-        if not self._trusts(found):
-            return str(found or _PEER_OF_SOCKET)
+        address = address_of(peer)
+        if not self._trusts(address):
+            return str(address or _PEER_OF_SOCKET)
         for word in reversed(forwarded.split(",")):
             hop = address_of(word.strip())
             if hop is None:
                 break
-            found = hop
+            address = hop
             if not self._trusts(hop):
                 break
-        return str(found or _PEER_OF_SOCKET)
+        return str(address or _PEER_OF_SOCKET)
+
+    def is_trusted(self, peer: str) -> bool:
+        return self._trusts(address_of(peer))
 
     def _trusts(self, address: Address | None) -> bool:
         """None: the peer of a Unix socket."""
@@ -42,18 +45,18 @@ def address_of(text: str) -> Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        found = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def is_loopback(text: str) -> bool:
-    found = address_of(text)
-    return found is not None and found.is_loopback
+    address = address_of(text)
+    return address is not None and address.is_loopback
 
 
 def network_of(address: str) -> str:
     """What one subscriber has: an IPv4 address, or a /64 of IPv6."""
-    found = address_of(address)
-    return str(ipaddress.ip_network(f"{found}/64", strict=False)) if isinstance(found, ipaddress.IPv6Address) else address
+    parsed = address_of(address)
+    return str(ipaddress.ip_network(f"{parsed}/64", strict=False)) if isinstance(parsed, ipaddress.IPv6Address) else address

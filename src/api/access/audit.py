@@ -1,13 +1,13 @@
-"""The line in audit.log for each act of an admin: who, what, from where, and how it ended. Knows no act itself."""
+"""The line in audit.log for each act of an admin: who, what, from where, and how it ended."""
 
 from typing import Any
 
 import flask
 
 from src import logs
-from src.api.access import asker, scope_of
-from src.api.record import record
-from src.api.service import service
+from src.api.access.keyring import keyring
+from src.api.access.scopes import asker, scope_of
+from src.api.observe.record import record
 
 
 def note(**facts: str) -> None:
@@ -17,10 +17,12 @@ def note(**facts: str) -> None:
 
 def write(response: flask.Response) -> flask.Response:
     """After a request that changes something, or should have, of somebody who is known."""
-    request, of, key = flask.request, record(), asker()
-    known = key is not None or not service().keyring.configured
+    request, entry, key = flask.request, record(), asker()
+    known = key is not None or not keyring().configured
     if request.method in ("POST", "DELETE") and known and request.url_rule and scope_of(request.endpoint) == "admin":
         facts: dict[str, Any] = flask.g.get("audit", {})
         by = key.name if key else None
-        logs.write(logs.audit, act=of.route, by=by, client=of.client, **facts, status=response.status_code, error=of.error, id=of.id)
+        logs.write(
+            logs.audit, act=entry.route, by=by, client=entry.client, **facts, status=response.status_code, error=entry.error, id=entry.id
+        )
     return response

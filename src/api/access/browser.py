@@ -1,4 +1,4 @@
-"""What web pages may do here: by which name this server is asked (DNS rebinding), and from which origins (CORS). Knows no key.
+"""What web pages may do here: which names the Host header may have (DNS rebinding), and from which origins pages may ask (CORS).
 
 Pages of other origins are refused unless CORS_ORIGINS names theirs. Programs send no Origin and are not concerned.
 """
@@ -8,11 +8,12 @@ import socket
 
 import flask
 
-from src.api.address import is_loopback
-from src.api.service import client_socket
+from src.api.access.address import address_of, is_loopback
+from src.api.gateway import client_socket
 from src.errors import HostNotAllowed, OriginNotAllowed
 
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_\-, ]{0,2000}")
+HOST_OF_CONTAINERS = ("host.docker.internal", "host.containers.internal")  # Docker's and Podman's
 _EXPOSED = (
     "X-Request-ID, Retry-After, X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
     "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
@@ -29,7 +30,7 @@ class Browsers:
         request = flask.request
         self._check_host(request.headers.get("Host", ""))
         origin = request.headers.get("Origin")
-        if origin is None or _same_origin(origin) or self._allows(origin):
+        if not from_foreign_page() or self._allows(origin or ""):
             preflight = request.method == "OPTIONS" and origin and "Access-Control-Request-Method" in request.headers
             return flask.Response(status=204) if preflight and not _same_origin(origin or "") else None
         if request.method in ("GET", "HEAD"):
@@ -66,18 +67,33 @@ class Browsers:
         on_loopback = client is None or is_loopback(local)
         if not host or "*" in self._hosts or not (on_loopback or self._hosts):
             return
-        name = re.sub(r":\d+$", "", host.lower()).removeprefix("[").removesuffix("]")
-        if name != "localhost" and name != local.lower() and name not in self._hosts and not is_loopback(name):
-            raise HostNotAllowed("This server is not asked by this name. Ask for localhost; its operator can name others in ALLOWED_HOSTS.")
+        name = re.sub(r":\d+$", "", host.lower()).removeprefix("[").removesuffix("]").removesuffix(".")
+        address = address_of(local)
+        is_near = on_loopback or (address is not None and address.is_private)
+        known = name in ("localhost", local.lower()) or name in self._hosts or is_loopback(name) or (is_near and _is_nobodys(name))
+        if not known:
+            raise HostNotAllowed("Host header not allowed. Use localhost, or add this name to ALLOWED_HOSTS.")
 
     def _allows(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins
 
 
+def _is_nobodys(name: str) -> bool:
+    """Whether no attacker can have a page under this name that is made to lead here afterwards.
+
+    Rebinding takes a name in a DNS zone of the attacker's. An address is no name. Browsers resolve what ends in .localhost to
+    loopback by themselves (RFC 6761, 6.3). The names that containers have for their host end in .internal, which ICANN keeps out of
+    the DNS, and this machine's own is in no zone but its owner's.
+    """
+    own = socket.gethostname().lower().removesuffix(".")
+    return address_of(name) is not None or name.endswith(".localhost") or name in (*HOST_OF_CONTAINERS, own)
+
+
 def from_foreign_page() -> bool:
-    """Whether a web page asks that is not this server's own."""
-    origin = flask.request.headers.get("Origin")
-    return origin is not None and not _same_origin(origin)
+    """Whether a web page asks that is not this server's own. Sec-Fetch-Site is a browser's word, which no page can change."""
+    headers = flask.request.headers
+    origin = headers.get("Origin")
+    return (origin is not None and not _same_origin(origin)) or headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
 
 
 def _same_origin(origin: str) -> bool:

@@ -1,5 +1,5 @@
-"""Counts what holders (a key, an address) use: requests and tokens of the last minute, requests that run. In this process, or in
-Redis for all workers and instances. Knows no request.
+"""Counts what holders (a key, an address) use: requests and tokens of the last minute, sequences that run. In this process, or in
+Redis for all workers and instances.
 
 The library `limits` counts requests in a moving window, never more than the limit in any 60 seconds; and tokens, which are known
 only when they are used, in a window of 60 seconds that begins with its first tokens and may end in debt.
@@ -17,12 +17,12 @@ from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 REDIS_SECONDS = 0.5  # to connect, and to be answered: a request waits no longer for its limits
 _REQUESTS, _TOKENS = "requests", "tokens"
 
-# A sorted set of leases by their end: one that is not given back, because its worker was killed, ends by itself.
+# A sorted set of places by the end of their lease: one that is not given back, because its worker was killed, ends by itself.
 _ENTER = """
 local now = redis.call('TIME')[1]
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[3])
+if redis.call('ZCARD', KEYS[1]) + #ARGV - 2 > tonumber(ARGV[1]) then return 0 end
+for place = 3, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[place]) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
@@ -34,6 +34,17 @@ class Window(NamedTuple):
     limit: int
     left: int
     reset: float
+
+
+class Lease(NamedTuple):
+    """Places of one request, one for each sequence."""
+
+    id: str
+    places: int
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.id}-{place}" for place in range(self.places)]
 
 
 class Counters:
@@ -76,21 +87,21 @@ class Counters:
     def add_tokens(self, holder: str, limit: int, number: int) -> None:
         self._tokens.hit(RateLimitItemPerMinute(limit), _TOKENS, holder, cost=number)
 
-    def enter(self, holder: str, limit: int) -> str | None:
-        """A lease for a request that begins to run; None where as many run as may."""
-        lease = uuid.uuid4().hex
+    def enter(self, holder: str, limit: int, places: int = 1) -> Lease | None:
+        """A lease for sequences that begin to run; None where it would be more than the limit."""
+        lease = Lease(uuid.uuid4().hex, places)
         if self._redis is not None:
-            return lease if self._enter_script([_set_of(holder)], [limit, self._lease, lease]) else None
-        if self._running[holder] >= limit:
+            return lease if self._enter_script([_set_of(holder)], [limit, self._lease, *lease.names]) else None
+        if self._running[holder] + places > limit:
             return None
-        self._running[holder] += 1
+        self._running[holder] += places
         return lease
 
-    def leave(self, holder: str, lease: str) -> None:
+    def leave(self, holder: str, lease: Lease) -> None:
         if self._redis is not None:
-            self._redis.zrem(_set_of(holder), lease)
-        elif self._running[holder] > 1:
-            self._running[holder] -= 1
+            self._redis.zrem(_set_of(holder), *lease.names)
+        elif self._running[holder] > lease.places:
+            self._running[holder] -= lease.places
         else:
             del self._running[holder]
 

@@ -1,4 +1,4 @@
-"""What is known of one request when it ends, for api_requests.log and the metrics. Never what was asked or answered."""
+"""What is known of one request when it ends, for api_requests.log and the metrics. Never a prompt or an answer."""
 
 import re
 import time
@@ -10,17 +10,17 @@ import flask
 import msgspec
 
 from src import logs
-from src.api.service import client_socket, service
+from src.api.gateway import client_socket
 from src.protocol import Delta, Ended, Finished, Started
 
 CLIENT_CLOSED = 499  # nginx's status of a request whose client left
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 
 
-class Record(msgspec.Struct):
+class AccessRecord(msgspec.Struct):
     """One line of api_requests.log. Times in seconds since the request came; None where it never got so far."""
 
-    watchers: ClassVar[list[Callable[["Record"], None]]] = []  # told when a request has ended; must not raise
+    listeners: ClassVar[list[Callable[["AccessRecord"], None]]] = []  # called when a request has ended; must not raise
 
     id: str
     route: str
@@ -39,14 +39,14 @@ class Record(msgspec.Struct):
     prefill_time: float | None = None
     decode_time: float | None = None
     token_gaps: list[float] = []
-    broken_off: int | None = None  # status of the error that ended a stream
-    started: float | None = None  # when the model's process told that it has begun
+    stream_error_status: int | None = None  # status of the error that ended a stream
+    started: float | None = None  # when its Started came from the model's process
     traceparent: str | None = None  # the caller's trace, W3C
-    _ended: list[str] = []  # why, by choice
+    _reasons: list[str] = []  # why choices ended
     _last_token: dict[int, float] = {}  # by choice
 
-    def note(self, event: Started | Delta | Ended | Finished) -> None:
-        """What an event of the answer tells. Called as it comes."""
+    def observe(self, event: Started | Delta | Ended | Finished) -> None:
+        """Take in an event of the answer. Called as it comes."""
         now = time.monotonic() - self.began
         if isinstance(event, Started):
             self.prompt_tokens, self.queue_time, self.started = event.prompt_tokens, event.queue_seconds, now
@@ -57,7 +57,7 @@ class Record(msgspec.Struct):
             self._last_token[event.index] = now
             self.drawn_tokens += len(event.tokens)
         elif isinstance(event, Ended):
-            self._ended.append(event.reason)
+            self._reasons.append(event.reason)
         elif isinstance(event, Finished):
             self.completion_tokens = event.completion_tokens
             self.prefill_time, self.decode_time = event.prefill_seconds, event.decode_seconds
@@ -65,13 +65,13 @@ class Record(msgspec.Struct):
     @property
     def outcome(self) -> int:
         """The status, but of a stream that broke off that of its error, or 499 where its client left."""
-        return CLIENT_CLOSED if self.endings == ["abort"] else self.broken_off or self.status
+        return CLIENT_CLOSED if self.finish_reasons == ["abort"] else self.stream_error_status or self.status
 
     @property
-    def endings(self) -> list[str]:
+    def finish_reasons(self) -> list[str]:
         """How the choices ended; ["abort"] where the client left, ["error"] where it broke off, [] where none was begun."""
         if self.started is None or self.completion_tokens is not None:
-            return self._ended
+            return self._reasons
         return ["error"] if self.error and self.error not in ("client_gone", "client_stalled") else ["abort"]
 
     @property
@@ -95,45 +95,46 @@ class Record(msgspec.Struct):
             ttft_ms=_milliseconds(self.first_token),
             total_ms=_milliseconds(time.monotonic() - self.began),
         )
-        for tell in self.watchers:
-            tell(self)
+        for listener in self.listeners:
+            listener(self)
 
 
-def begin() -> None:
-    """Before a request: its id is the client's, if it is well-formed, else a new one."""
-    given = flask.request.headers.get("X-Request-ID", "")
-    request_id = given if _WELL_FORMED_ID.fullmatch(given) else uuid.uuid4().hex
-    method, rule = flask.request.method, flask.request.url_rule
-    client = service().proxies.client(flask.request.remote_addr or "", flask.request.headers.get("X-Forwarded-For", ""))
-    route = f"{method} {flask.request.path[:200]}"
-    of = flask.g.record = Record(id=request_id, route=route, began=time.monotonic(), client=client)
-    of.traceparent = flask.request.headers.get("traceparent")
-    if rule:
-        of.rule = f"{method} {rule.rule}"
+def begin(client_address: Callable[[str, str], str]) -> None:
+    """Before a request: its id is the client's, if it is well-formed, else a new one. `client_address`: of the peer's address and
+    the header X-Forwarded-For."""
+    request = flask.request
+    sent_id = request.headers.get("X-Request-ID", "")
+    request_id = sent_id if _WELL_FORMED_ID.fullmatch(sent_id) else uuid.uuid4().hex
+    client = client_address(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+    entry = AccessRecord(id=request_id, route=f"{request.method} {request.path[:200]}", began=time.monotonic(), client=client)
+    entry.traceparent = request.headers.get("traceparent")
+    if request.url_rule:
+        entry.rule = f"{request.method} {request.url_rule.rule}"
+    flask.g.record = entry
 
 
 def end(response: flask.Response) -> flask.Response:
     """After a request's function: name the request to its client; the line is written when the body is through."""
-    of = record()
-    response.headers["X-Request-ID"] = of.id
-    of.status = response.status_code
+    entry = record()
+    response.headers["X-Request-ID"] = entry.id
+    entry.status = response.status_code
     client: Any = client_socket()
 
     def write() -> None:
         if getattr(client, "stalled", False):
-            of.error = "client_stalled"
-        elif of.endings == ["abort"] and of.error is None:  # a write failed before anybody saw that the client had left
-            of.error = "client_gone"
-        of.write()
+            entry.error = "client_stalled"
+        elif entry.finish_reasons == ["abort"] and entry.error is None:  # a write failed before anybody saw that the client had left
+            entry.error = "client_gone"
+        entry.write()
 
     response.call_on_close(write)
     return response
 
 
-def record() -> Record:
+def record() -> AccessRecord:
     """The record of the request at hand."""
-    of: Record = flask.g.record
-    return of
+    entry: AccessRecord = flask.g.record
+    return entry
 
 
 def _milliseconds(seconds: float | None) -> int | None:

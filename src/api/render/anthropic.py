@@ -1,4 +1,4 @@
-"""Events to Anthropic's: blocks that begin, grow and stop. Knows no socket and no request.
+"""A runner's events to Anthropic's: blocks that begin, grow and stop.
 
 Shapes: https://docs.claude.com/en/api/messages and .../streaming, and the types of the package anthropic.
 """
@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from src.api.render import Chunk, Event, Wants, framed, named_frame
-from src.api.shapes import anthropic
+from src.api.render.base import Chunk, Event, ResponseOptions, framed, named_frame
+from src.api.render.errors import anthropic
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
 
@@ -17,9 +17,9 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 
 class MessageRenderer:
-    """Makes the events of one reply; one block is open at a time."""
+    """Makes the events of one reply. One block is open at a time."""
 
-    def __init__(self, *, id: str, created: int, model: str, fingerprint: str, wants: Wants, max_tokens: int) -> None:
+    def __init__(self, *, id: str, created: int, model: str, fingerprint: str, wants: ResponseOptions, max_tokens: int) -> None:
         self._id, self._model, self._max_tokens = id, model, max_tokens
         self._open: str | None = None  # the type of the block that is open
         self._index = -1  # of the newest block
@@ -32,7 +32,7 @@ class MessageRenderer:
             elif isinstance(event, Started):
                 yield from self._start(event)
             elif isinstance(event, Delta):
-                yield from self._say(event)
+                yield from self._delta(event)
             elif isinstance(event, Ended):
                 ended = event
             else:
@@ -82,7 +82,7 @@ class MessageRenderer:
         yield {"type": "message_start", "message": message}
         yield PING
 
-    def _say(self, delta: Delta) -> Iterator[Chunk]:
+    def _delta(self, delta: Delta) -> Iterator[Chunk]:
         if delta.reasoning:
             yield from self._open_as("thinking", {"thinking": "", "signature": ""})
             yield self._grow({"type": "thinking_delta", "thinking": delta.reasoning})
@@ -125,7 +125,7 @@ class MessageRenderer:
 
 
 def _usage(prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Chunk:
-    """What was cached does not count as input there."""
+    """Cached tokens do not count as input in this API."""
     return {
         "input_tokens": prompt_tokens - cached_tokens,
         "cache_creation_input_tokens": 0,

@@ -1,9 +1,8 @@
-"""An error as each API writes it: OpenAI's, and Anthropic's under /v1/messages. Knows no response."""
+"""An error as each API writes it: OpenAI's, and Anthropic's under /v1/messages."""
 
 from typing import Any
 
-import msgspec
-
+from src.api.render.base import data_frame
 from src.errors import ServiceError
 
 _ANTHROPIC_TYPES = {
@@ -20,9 +19,9 @@ def body_for(path: str, error: ServiceError, request_id: str) -> dict[str, Any]:
 
 def anthropic(error: ServiceError) -> dict[str, Any]:
     kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {"type": "error", "error": {"type": kind, "message": error.public_message}}
 
 
 def openai_event(error: ServiceError) -> bytes:
     """The last event of a stream that failed."""
-    return b"data: " + msgspec.json.encode(error.body()) + b"\n\n"
+    return data_frame(error.body())

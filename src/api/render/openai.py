@@ -1,45 +1,21 @@
-"""Events to OpenAI's chunks, chunks to one object or to server-sent events. Knows no socket and no request.
+"""Events to OpenAI's chunks, for chats and completions, and the chunks to one object.
 
 There is one path: a reply that is not streamed is the fold of the very chunks that streaming would have sent.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
-from src.api.shapes import openai_event
+from src.api.render.base import Chunk, Event, ResponseOptions, server_sent_events
+from src.api.render.encoded import EncodedList
+from src.api.render.errors import openai_event
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
 
-Chunk = dict[str, Any]
-Event = Started | Delta | Ended | Finished
-PING = b": ping\n\n"  # a comment: clients skip it, dead connections show
 REASONING = ("reasoning_content", "reasoning")  # two names that clients look for
-DONE = b"data: [DONE]\n\n"
-
-
-class Wants(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reply is to have beside the answer."""
-
-    choices: int = 1
-    logprobs: bool = False
-    usage: bool = False  # in one more chunk at the end
-    running_usage: bool = False  # in every chunk
-    timings: bool = False
-
-
-class Rendering(Protocol):
-    """Makes a reply of what a runner tells, in one API's shapes: chunks as they come, and one object of all of them."""
-
-    def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]: ...
-
-    def fold(self, chunks: Iterable[Chunk | None]) -> Chunk: ...
-
-    def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]: ...
-
-    def failed(self, error: ServiceError) -> bytes: ...
 
 
 class Renderer(ABC):
@@ -48,7 +24,7 @@ class Renderer(ABC):
     chunk_object: str
     whole_object: str
 
-    def __init__(self, *, id: str, created: int, model: str, fingerprint: str, wants: Wants) -> None:
+    def __init__(self, *, id: str, created: int, model: str, fingerprint: str, wants: ResponseOptions) -> None:
         self._head = {"id": id, "object": self.chunk_object, "created": created, "model": model, "system_fingerprint": fingerprint}
         self._wants = wants
         self._so_far = Finished(prompt_tokens=0, completion_tokens=0, cached_tokens=0)
@@ -66,7 +42,7 @@ class Renderer(ABC):
                         yield self._chunk([first])
             elif isinstance(event, Delta):
                 for delta in _one_call_each(event):
-                    yield self._chunk([self._said(delta)])
+                    yield self._chunk([self._piece(delta)])
             elif isinstance(event, Ended):
                 yield self._chunk([self._last(event)])
             else:
@@ -74,8 +50,9 @@ class Renderer(ABC):
                 return
 
     def fold(self, chunks: Iterable[Chunk | None]) -> dict[str, Any]:
-        """One object of all chunks. The renderer has to include the usage."""
+        """One object of all chunks, with JSON in it. The renderer has to include the usage."""
         choices: dict[int, Chunk] = {}
+        logprobs: dict[int, _Logprobs] = {}
         tail: Chunk = {}
         for chunk in chunks:
             if chunk is None:
@@ -84,9 +61,12 @@ class Renderer(ABC):
                 index = part["index"]
                 whole = choices.setdefault(index, {"index": index, **self._empty(), "logprobs": None, "finish_reason": None})
                 self._add(whole, part)
-                whole["logprobs"] = _joined(whole["logprobs"], part["logprobs"])
+                if part["logprobs"] is not None:
+                    logprobs.setdefault(index, _Logprobs()).add(part["logprobs"])
                 whole["finish_reason"] = part["finish_reason"] or whole["finish_reason"]
             tail = {key: value for key, value in chunk.items() if key in ("usage", "timings")}
+        for index, entries in logprobs.items():
+            choices[index]["logprobs"] = entries.close()
         ordered = [self._closed(choices[index]) for index in sorted(choices)]
         return self._head | {"object": self.whole_object, "choices": ordered} | tail
 
@@ -109,8 +89,8 @@ class Renderer(ABC):
             return self._head | {"choices": choices}
         return self._head | {"choices": choices, "usage": usage(self._so_far) if self._wants.running_usage else None}
 
-    def _choice(self, index: int, said: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
-        return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish_reason}
+    def _choice(self, index: int, fields: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
+        return {"index": index, **fields, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
         """The chunks as server-sent events. `after`: see framed()."""
@@ -124,7 +104,7 @@ class Renderer(ABC):
     def _first(self, index: int) -> Chunk | None: ...
 
     @abstractmethod
-    def _said(self, delta: Delta) -> Chunk: ...
+    def _piece(self, delta: Delta) -> Chunk: ...
 
     @abstractmethod
     def _last(self, ended: Ended) -> Chunk: ...
@@ -149,16 +129,16 @@ class ChatRenderer(Renderer):
     def _first(self, index: int) -> Chunk:
         return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
 
-    def _said(self, delta: Delta) -> Chunk:
-        said: Chunk = {}
+    def _piece(self, delta: Delta) -> Chunk:
+        fields: Chunk = {}
         if delta.reasoning:
-            said |= dict.fromkeys(REASONING, delta.reasoning)
+            fields |= dict.fromkeys(REASONING, delta.reasoning)
         if delta.text:
-            said["content"] = delta.text
+            fields["content"] = delta.text
         if delta.tool_calls:
-            said["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
+            fields["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
         logprobs = {"content": [logprob_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
-        return self._choice(delta.index, {"delta": said}, logprobs)
+        return self._choice(delta.index, {"delta": fields}, logprobs)
 
     def _last(self, ended: Ended) -> Chunk:
         return self._choice(ended.index, {"delta": {}}, finish_reason=ended.reason)
@@ -190,28 +170,19 @@ class CompletionRenderer(Renderer):
     chunk_object = "text_completion"
     whole_object = "text_completion"
 
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(**fields)
-        self._offsets: dict[int, int] = {}  # characters of each choice's text so far
-
     def _first(self, index: int) -> None:
         return None
 
-    def _said(self, delta: Delta) -> Chunk:
+    def _piece(self, delta: Delta) -> Chunk:
         return self._choice(delta.index, {"text": delta.text}, self._lists(delta) if self._wants.logprobs else None)
 
     def _lists(self, delta: Delta) -> Chunk:
         """The older form of logprobs: lists side by side."""
-        offsets = []
-        for entry in delta.logprobs:
-            offset = self._offsets.get(delta.index, 0)
-            offsets.append(offset)
-            self._offsets[delta.index] = offset + len(entry.token)
         return {
-            "tokens": [entry.token for entry in delta.logprobs],
+            "tokens": [_spelled(entry) for entry in delta.logprobs],
             "token_logprobs": [entry.logprob for entry in delta.logprobs],
-            "top_logprobs": [{top.token: top.logprob for top in entry.top} for entry in delta.logprobs],
-            "text_offset": offsets,
+            "top_logprobs": [_by_text(entry.top) for entry in delta.logprobs],
+            "text_offset": [entry.offset for entry in delta.logprobs],
         }
 
     def _last(self, ended: Ended) -> Chunk:
@@ -238,15 +209,39 @@ def _call_piece(call: Any) -> Chunk:
 
 
 def logprob_entry(entry: TokenLogprob) -> Chunk:
-    top = [{"token": one.token, "logprob": one.logprob, "bytes": one.bytes} for one in entry.top]
+    top = [{"token": likely.token, "logprob": likely.logprob, "bytes": likely.bytes} for likely in entry.top]
     return {"token": entry.token, "logprob": entry.logprob, "bytes": entry.bytes, "top_logprobs": top}
 
 
-def _joined(known: Chunk | None, more: Chunk | None) -> Chunk | None:
-    """Logprobs of two parts of a text."""
-    if known is None or more is None:
-        return known or more
-    return {key: value + more[key] if isinstance(value, list) else value for key, value in known.items()}
+def _spelled(entry: TokenLogprob) -> str:
+    """A token as the older form has it, which has no bytes beside it: `bytes:\\xe2\\x80` where it ends inside a character."""
+    data = bytes(entry.bytes)
+    return entry.token if entry.token.encode() == data else "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def _by_text(likeliest: list[TokenLogprob]) -> dict[str, float]:
+    """Of tokens with one text, the likeliest stands."""
+    found: dict[str, float] = {}
+    for entry in likeliest:
+        found.setdefault(_spelled(entry), entry.logprob)
+    return found
+
+
+class _Logprobs:
+    """Of a whole choice: the lists of its parts, one after another."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, EncodedList] = {}
+        self._fields: Chunk = {}
+
+    def add(self, part: Chunk) -> None:
+        for key, value in part.items():
+            if isinstance(value, list):
+                self._lists.setdefault(key, EncodedList()).extend(value)
+            self._fields[key] = value
+
+    def close(self) -> Chunk:
+        return self._fields | {key: entries.close() for key, entries in self._lists.items()}
 
 
 def usage(finished: Finished) -> dict[str, Any]:
@@ -276,34 +271,3 @@ def timings(finished: Finished) -> dict[str, Any]:
         "predicted_ms": round(1000 * finished.decode_seconds, 1),
         "predicted_per_second": round(decoded / finished.decode_seconds, 1) if finished.decode_seconds else None,
     }
-
-
-def framed(
-    chunks: Iterable[Chunk | None], frame: Callable[[Chunk], bytes], after: int | None = None, ping: bytes = PING
-) -> Iterator[bytes]:
-    """`after`: the number of the last event that is not sent, for the client has it; None: events have no numbers."""
-    number = 0
-    for chunk in chunks:
-        if chunk is None:
-            yield ping
-            continue
-        number += 1
-        if after is None:
-            yield frame(chunk)
-        elif number > after:
-            yield b"id: %d\n" % number + frame(chunk)
-
-
-def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
-    yield from framed(chunks, data_frame, after)
-    yield DONE
-
-
-def data_frame(chunk: Chunk) -> bytes:
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
-
-
-def named_frame(chunk: Chunk) -> bytes:
-    """With the chunk's type as the event's name."""
-    name: str = chunk["type"]
-    return b"event: " + name.encode() + b"\n" + data_frame(chunk)

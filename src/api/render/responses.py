@@ -1,4 +1,4 @@
-"""Events to those of OpenAI's Responses API: items that are added, grow and are done. Knows no socket and no store.
+"""A runner's events to those of OpenAI's Responses API: items that are added, grow and are done.
 
 Shapes: the types of the package openai (openai/types/responses).
 """
@@ -6,7 +6,9 @@ Shapes: the types of the package openai (openai/types/responses).
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from src.api.render import Chunk, Event, Wants, framed, logprob_entry, named_frame
+from src.api.render.base import Chunk, Event, ResponseOptions, framed, named_frame
+from src.api.render.encoded import EncodedList
+from src.api.render.openai import logprob_entry
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
 
@@ -14,7 +16,7 @@ _PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
 
 
 class ResponseRenderer:
-    """Makes the events of one reply; one item is open at a time. The last event has the whole response."""
+    """Makes the events of one reply. One item is open at a time; the last event has the whole response."""
 
     def __init__(
         self,
@@ -23,7 +25,7 @@ class ResponseRenderer:
         created: int,
         model: str,
         fingerprint: str,
-        wants: Wants,
+        wants: ResponseOptions,
         echo: Chunk,
         keep: Callable[[Chunk], None] | None = None,
     ) -> None:
@@ -33,6 +35,7 @@ class ResponseRenderer:
         self._head: Chunk = {"id": id, "object": "response", "created_at": created, "model": model, **echo}
         self._output: list[Chunk] = []
         self._open: Chunk | None = None
+        self._entries = EncodedList()  # logprobs of the item that is open
         self._sequence = -1
 
     def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]:
@@ -44,7 +47,7 @@ class ResponseRenderer:
                 yield self._event("response.created", response=self._response("in_progress"))
                 yield self._event("response.in_progress", response=self._response("in_progress"))
             elif isinstance(event, Delta):
-                yield from self._say(event)
+                yield from self._delta(event)
             elif isinstance(event, Ended):
                 ended = event
             else:
@@ -53,7 +56,9 @@ class ResponseRenderer:
                 return
 
     def fold(self, chunks: Iterable[Chunk | None]) -> Chunk:
-        *_, last = (chunk for chunk in chunks if chunk is not None)
+        last: Chunk = {}
+        for chunk in chunks:
+            last = last if chunk is None else chunk
         response: Chunk = last["response"]
         return response
 
@@ -62,21 +67,21 @@ class ResponseRenderer:
 
     def failed(self, error: ServiceError) -> bytes:
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
-        response = self._response("failed") | {"error": {"code": code, "message": error.message}}
+        response = self._response("failed") | {"error": {"code": code, "message": error.public_message}}
         return named_frame(self._event("response.failed", response=response))
 
-    def _say(self, delta: Delta) -> Iterator[Chunk]:
+    def _delta(self, delta: Delta) -> Iterator[Chunk]:
         if delta.reasoning:
             yield from self._open_text("reasoning", {"type": "reasoning_text", "text": ""}, {"summary": []})
             yield from self._grow("response.reasoning_text.delta", delta.reasoning)
         if delta.text:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             yield from self._open_text("message", part, {"role": "assistant"})
-            yield from self._grow("response.output_text.delta", delta.text, logprobs=self._entries(delta))
+            yield from self._grow("response.output_text.delta", delta.text, logprobs=self._logprobs_of(delta))
         for call in delta.tool_calls:
             yield from self._call(call)
 
-    def _entries(self, delta: Delta) -> list[Chunk]:
+    def _logprobs_of(self, delta: Delta) -> list[Chunk]:
         return [logprob_entry(entry) for entry in delta.logprobs] if self._logprobs else []
 
     def _call(self, call: ToolCallDelta) -> Iterator[Chunk]:
@@ -94,6 +99,7 @@ class ResponseRenderer:
         yield from self._close("completed")
         yield from self._add(kind, {**fields, "content": []})
         self._item()["content"].append(part)
+        self._entries = EncodedList()
         yield self._event("response.content_part.added", **self._place(), content_index=0, part=dict(part))
 
     def _grow(self, name: str, text: str, logprobs: list[Chunk] | None = None) -> Iterator[Chunk]:
@@ -101,7 +107,7 @@ class ResponseRenderer:
         part["text"] += text
         extra: Chunk = {}
         if logprobs is not None:
-            part["logprobs"] += logprobs
+            self._entries.extend(logprobs)
             extra["logprobs"] = logprobs
         yield self._event(name, **self._place(), content_index=0, delta=text, **extra)
 
@@ -122,6 +128,7 @@ class ResponseRenderer:
         else:
             part = item["content"][0]
             if item["type"] == "message":
+                part["logprobs"] = self._entries.close() if self._logprobs else []
                 yield self._event(
                     "response.output_text.done", **place, content_index=0, text=part["text"], logprobs=part["logprobs"]
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Keys and the log level by HTTP. Knows no model."""
+"""API keys and the log level over HTTP."""
 
 import time
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import flask
 
 from src import logs
-from src.api.accept import accept
-from src.api.access import needs
-from src.api.audit import note
-from src.api.schema import KeyRequest, LogLevelRequest
-from src.api.service import json_response, service
+from src.api.access.audit import note
+from src.api.access.keyring import keyring
+from src.api.access.scopes import needs
+from src.api.body import accept
+from src.api.gateway import gateway, json_response
+from src.api.schema.admin import KeyRequest, LogLevelRequest
 from src.errors import InvalidValue
 from src.keys import Key, KeyFile
 
@@ -26,9 +27,9 @@ def log_level() -> flask.Response:
 @blueprint.post("/v1/admin/log-level")
 @needs("admin")
 def set_log_level() -> flask.Response:
-    """In every process of this server, within a second; till it stops."""
+    """In every process of this server within a second, until it stops."""
     request = accept(LogLevelRequest)
-    logs.change_level(service().settings, request.level)
+    logs.change_level(gateway().settings, request.level)
     note(level=request.level)
     return log_level()
 
@@ -36,46 +37,46 @@ def set_log_level() -> flask.Response:
 @blueprint.get("/v1/admin/keys")
 @needs("admin")
 def list_keys() -> flask.Response:
-    return json_response({"object": "list", "data": [_told(key) for key in _file().read()]})
+    return json_response({"object": "list", "data": [_public(key) for key in _file().read()]})
 
 
 @blueprint.post("/v1/admin/keys")
 @needs("admin")
 def add_key() -> flask.Response:
-    """The one time that the key is shown."""
+    """The only answer that shows the key."""
     request = accept(KeyRequest)
     note(name=request.name)
     secret, key = _file().add(**request.model_dump(exclude_none=True))
-    service().keyring.look_again()
-    return json_response({**_told(key), "key": secret})
+    keyring().look_again()
+    return json_response({**_public(key), "key": secret})
 
 
 @blueprint.post("/v1/admin/keys/<name>/rotate")
 @needs("admin")
 def rotate_key(name: str) -> flask.Response:
-    """A new key under the old name; the old one is void within a second."""
+    """Gives the name a new key. The old one stops working within a second."""
     note(name=name)
     secret, key = _file().rotate(name)
-    service().keyring.look_again()
-    return json_response({**_told(key), "key": secret})
+    keyring().look_again()
+    return json_response({**_public(key), "key": secret})
 
 
 @blueprint.delete("/v1/admin/keys/<name>")
 @needs("admin")
 def revoke_key(name: str) -> flask.Response:
-    """Void within a second, in every worker. Requests that run go on."""
+    """The key stops working within a second, in every worker. Running requests continue."""
     note(name=name)
     _file().revoke(name)
-    service().keyring.look_again()
+    keyring().look_again()
     return json_response({"object": "key", "name": name, "deleted": True})
 
 
 def _file() -> KeyFile:
-    file = service().keyring.file
+    file = keyring().file
     if file is None:
-        raise InvalidValue("This server has no file of keys. Set API_KEYS_FILE, make a first key with scripts/manage_keys.py, and restart.")
+        raise InvalidValue("This server has no key file. Set API_KEYS_FILE, create a first key with scripts/manage_keys.py, and restart.")
     return file
 
 
-def _told(key: Key) -> dict[str, Any]:
+def _public(key: Key) -> dict[str, Any]:
     return {"object": "key", **key.described(), "expired": key.expired(time.time())}

@@ -2,18 +2,19 @@
 
 import flask
 
-from src.api.accept import accept
-from src.api.generate import reply, reply_again
-from src.api.render import ChatRenderer
-from src.api.schema import ChatRequest
+from src.api.body import accept
+from src.api.gateway import gateway
+from src.api.generation.reply import reply, reply_again
+from src.api.render.openai import ChatRenderer
+from src.api.schema.chat import ChatRequest
 
 blueprint = flask.Blueprint("chat", __name__)
 
 
 @blueprint.post("/v1/chat/completions")
 def create() -> flask.Response:
-    request = accept(ChatRequest)
-    return reply(request, ChatRenderer, "chatcmpl-")
+    chat = accept(ChatRequest).chat(gateway().settings)
+    return reply(chat, ChatRenderer, "chatcmpl-")
 
 
 @blueprint.get("/v1/chat/completions/<path:name>")

@@ -2,18 +2,17 @@
 
 import flask
 
-from src.api.accept import accept
-from src.api.generate import reply, reply_again
-from src.api.render import CompletionRenderer
-from src.api.schema import CompletionRequest
+from src.api.body import accept
+from src.api.generation.reply import reply, reply_again
+from src.api.render.openai import CompletionRenderer
+from src.api.schema.completion import CompletionRequest
 
 blueprint = flask.Blueprint("completions", __name__)
 
 
 @blueprint.post("/v1/completions")
 def create() -> flask.Response:
-    request = accept(CompletionRequest)
-    return reply(request, CompletionRenderer, "cmpl-")
+    return reply(accept(CompletionRequest).completion(), CompletionRenderer, "cmpl-")
 
 
 @blueprint.get("/v1/completions/<path:name>")

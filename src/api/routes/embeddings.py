@@ -9,11 +9,12 @@ import flask
 import msgspec
 from msgspec.structs import replace
 
-from src.api.accept import accept
-from src.api.ask import ask
-from src.api.record import record
-from src.api.schema import EmbeddingRequest
-from src.api.service import json_response
+from src.api.access.scopes import sharer
+from src.api.body import accept
+from src.api.gateway import json_response
+from src.api.generation.query import ask
+from src.api.observe.record import record
+from src.api.schema.embedding import EmbeddingRequest
 from src.protocol import Embedded, Finished
 
 blueprint = flask.Blueprint("embeddings", __name__)
@@ -22,7 +23,7 @@ blueprint = flask.Blueprint("embeddings", __name__)
 @blueprint.post("/v1/embeddings")
 def create() -> flask.Response:
     request = accept(EmbeddingRequest)
-    model, events = ask(request.model, replace(request.embed(), key=record().key or ""))
+    model, events = ask(request.model, replace(request.embed(), key=sharer()))
     vectors: list[msgspec.Raw] = []  # encoded as they come: thousands at once would keep streams waiting
     with contextlib.closing(events):
         for event in events:

@@ -1,53 +1,42 @@
-"""POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API, by way of a chat completion."""
+"""POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API."""
 
 from functools import partial
 from typing import Any
 
 import flask
 
-from src.api.accept import accept
-from src.api.generate import reply
-from src.api.record import record
-from src.api.response_events import ResponseRenderer
-from src.api.response_store import Stored
-from src.api.schema import ChatRequest, ResponsesRequest, parse
-from src.api.service import json_response, service
-from src.api.translated import named
-from src.errors import InvalidValue, NotFound, UnsupportedField
+from src.api.access.scopes import owner
+from src.api.body import accept
+from src.api.gateway import gateway, json_response
+from src.api.generation.reply import reply
+from src.api.generation.response_store import Stored, response_store
+from src.api.render.responses import ResponseRenderer
+from src.api.schema.response_items import items_of, seen
+from src.api.schema.responses import ResponsesRequest
+from src.errors import FIELD, InvalidValue, NotFound, UnsupportedField
 
 blueprint = flask.Blueprint("responses", __name__)
-
-# Fields of a chat by what they are called here.
-_NAMES = {
-    "messages": "input",
-    "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
-    "verbosity": "text.verbosity",
-    "reasoning_effort": "reasoning.effort",
-}
 
 
 @blueprint.post("/v1/responses")
 def create() -> flask.Response:
     request = accept(ResponsesRequest)
-    store = service().responses
+    store = response_store()
     history = _history(request.previous_response_id)
     keeps = store.keeps and request.store is not False
-    items = [*history, *request.items()]
-    owner = _owner()  # taken here: a stream ends after its request's context is gone
+    client, settings = owner(), gateway().settings  # taken here: a stream ends after its request's context is gone
 
     def keep(response: dict[str, Any]) -> None:
-        store.put(response["id"], Stored(owner=owner, response=response, items=[*items, *response["output"]]))
+        output = items_of(response["output"], settings)
+        store.put(response["id"], client, Stored(response=response, items=[*history, *seen(request.items()), *seen(output)]))
 
-    with named(_NAMES):
-        settings = service().settings
-        chat = parse(ChatRequest, request.chat(history, settings), settings)
-        return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
+    chat = request.chat(settings, history)
+    return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
 
 
 @blueprint.get("/v1/responses/<id>")
 def retrieve(id: str) -> flask.Response:
-    stored = service().responses.get(id, _owner())
+    stored = response_store().get(id, owner())
     if stored is None:
         raise _not_found(id)
     return json_response(stored.response)
@@ -55,7 +44,7 @@ def retrieve(id: str) -> flask.Response:
 
 @blueprint.delete("/v1/responses/<id>")
 def delete(id: str) -> flask.Response:
-    if not service().responses.remove(id, _owner()):
+    if not response_store().remove(id, owner()):
         raise _not_found(id)
     return json_response({"id": id, "object": "response", "deleted": True})
 
@@ -64,26 +53,21 @@ def _history(previous: str | None) -> list[dict[str, Any]]:
     """The items that an earlier response ended with."""
     if previous is None:
         return []
-    store = service().responses
+    store = response_store()
     if not store.keeps:
         raise UnsupportedField(
-            "previous_response_id: this server keeps no responses (RESPONSE_STORE_SIZE=0). Send the whole conversation as input.",
+            f"{FIELD}: this server keeps no responses (RESPONSE_STORE_SIZE=0). Send the whole conversation as input.",
             "previous_response_id",
         )
-    stored = store.get(previous, _owner())
+    stored = store.get(previous, owner())
     if stored is None:
-        raise InvalidValue(f"previous_response_id: there is no response {previous[:100]!r} here, or no longer.", "previous_response_id")
+        raise InvalidValue(f"{FIELD}: there is no response {previous[:100]!r}, or it is no longer kept.", "previous_response_id")
     return stored.items
 
 
-def _owner() -> str:
-    """The name of the API key that asks."""
-    return record().key or ""
-
-
 def _not_found(id: str) -> NotFound:
-    why = "" if service().responses.keeps else " This server keeps none (RESPONSE_STORE_SIZE=0)."
-    return NotFound(f"There is no response {id[:100]!r} here.{why}", "id")
+    why = "" if response_store().keeps else " This server keeps no responses (RESPONSE_STORE_SIZE=0)."
+    return NotFound(f"There is no response {id[:100]!r}.{why}", "id")
 
 
 def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:

@@ -1,113 +1,105 @@
-"""POST /v1/messages, as Anthropic's API has it: its body, and the chat request that says the same. Knows no template."""
+"""POST /v1/messages, as Anthropic's API has it: its body, and the chat that it asks for."""
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from src.api.schema.bounds import AtMost
-from src.api.schema.fields import INT32_MAX, AsList, AsString, ByShape, ModelName, Strict
+from src.api.schema.constraint import Schema, of_schema
+from src.api.schema.content import BlockContent, TextBlock, TextBlocks, ThinkingBlock, ToolResultBlock, ToolUseBlock, texts
+from src.api.schema.conversation import Chat, Message, Part, Text, Tool
+from src.api.schema.fields import INT32_MAX, ModelName, Strict, unsupported
 from src.api.schema.generation import MaxTokens, StopText
-from src.errors import UnsupportedContent, UnsupportedField
+from src.api.schema.limits import DEFAULTS, AtMost
+from src.api.schema.text_request import Wishes, without_nulls
+from src.api.schema.tools import Description, FunctionName, Parameters, Tools, check_choice
+from src.errors import EACH, FieldPath, UnsupportedField
+from src.protocol import Constraint
+from src.settings import Limits
 
-KNOWN_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-
-
-class TextBlock(Strict):
-    type: Literal["text"]
-    text: str
-    cache_control: Any = None  # prompts are cached without being asked
-    citations: Any = None
-
-
-class ThinkingBlock(Strict):
-    type: Literal["thinking"]
-    thinking: str
-    signature: str | None = None
-
-
-class RedactedThinkingBlock(Strict):
-    type: Literal["redacted_thinking"]
-    data: str
-
-
-class ToolUseBlock(Strict):
-    type: Literal["tool_use"]
-    id: Name
-    name: Name
-    input: dict[str, Any]
-    cache_control: Any = None
-
-
-Texts = Annotated[Annotated[str, AsString] | Annotated[list[TextBlock], AtMost("max_content_parts"), AsList], ByShape]
-
-
-class ToolResultBlock(Strict):
-    type: Literal["tool_result"]
-    tool_use_id: Name
-    content: Texts | None = None
-    is_error: bool | None = None
-    cache_control: Any = None
-
-
-Block = Annotated[TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
-Content = Annotated[Annotated[str, AsString] | Annotated[list[Block], AtMost("max_content_parts"), AsList], ByShape]
+NAMES: Mapping[FieldPath, FieldPath] = MappingProxyType(
+    {
+        ("stop",): ("stop_sequences",),
+        ("parallel_tool_calls",): ("tool_choice", "disable_parallel_tool_use"),
+        ("tools", EACH, "function"): ("tools", EACH),
+        ("tools", EACH, "function", "parameters"): ("tools", EACH, "input_schema"),
+        ("response_format",): ("output_config", "format"),
+        ("reasoning_effort",): ("output_config", "effort"),
+        ("chat_template_kwargs",): ("thinking",),
+        ("chat_template_kwargs", "enable_thinking"): ("thinking",),
+        ("continue_final_message",): ("messages",),
+    }
+)
 
 
 class InputMessage(Strict):
     role: Literal["user", "assistant", "system"]
-    content: Content
+    content: BlockContent | None = None
 
     @property
     def blocks(self) -> list[Any]:
-        return [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content
+        return [TextBlock(type="text", text=self.content)] if isinstance(self.content, str) else self.content or []
 
-    def as_chat(self) -> Iterator[dict[str, Any]]:
-        """A tool's result is a message of its own there."""
+    @property
+    def says_nothing(self) -> bool:
+        return all(isinstance(block, TextBlock) and not block.text for block in self.blocks)
+
+    def messages(self) -> Iterator[Message]:
+        """A tool's result is a message of its own in a chat. One that says nothing stays: templates want the roles in turn."""
         for block in self.blocks:
             if isinstance(block, ToolResultBlock):
-                yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": _joined(block.content or "")}
-        text = _joined([block for block in self.blocks if isinstance(block, TextBlock)])
-        calls = [_call(block) for block in self.blocks if isinstance(block, ToolUseBlock)]
-        thinking = "\n".join(block.thinking for block in self.blocks if isinstance(block, ThinkingBlock))
-        if self.role != "assistant":
-            if text:
-                yield {"role": self.role, "content": text}
-            return
-        extra = {name: value for name, value in (("tool_calls", calls), ("reasoning_content", thinking)) if value}
-        yield {"role": "assistant", "content": text or None, **extra}
+                yield Message("tool", (block.part(),))
+        text = self._parts(TextBlock)
+        if self.role == "assistant":
+            yield Message("assistant", (*self._parts(ThinkingBlock), *text, *self._parts(ToolUseBlock)))
+        elif text or self.says_nothing:
+            yield Message(self.role, text or texts(None))
+
+    def _parts(self, kind: type[TextBlock | ThinkingBlock | ToolUseBlock]) -> tuple[Part, ...]:
+        """Those of one kind; a text or a thought that is empty is none."""
+        parts = tuple(block.part() for block in self.blocks if isinstance(block, kind))
+        return () if len(parts) == 1 and getattr(parts[0], "text", None) == "" else parts
 
 
-class Tool(Strict):
-    type: str | None = None
-    name: Name
-    description: str | None = None
-    input_schema: dict[str, Any] | None = None
+def _check_type(kind: str) -> str:
+    if kind != "custom":
+        raise unsupported(UnsupportedField, f"is {kind[:64]!r}, but this server has no tools of its own")
+    return kind
+
+
+class MessagesTool(Strict):
+    type: Annotated[str, AfterValidator(_check_type), WithJsonSchema({"type": "string", "const": "custom"})] | None = None
+    name: FunctionName
+    description: Description | None = None
+    input_schema: Parameters | None = None
     strict: bool | None = None
     cache_control: Any = None
 
-    def as_chat(self) -> dict[str, Any]:
-        function = {"name": self.name, "description": self.description, "parameters": self.input_schema, "strict": self.strict}
-        return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
+    @property
+    def function_name(self) -> str:
+        return self.name
+
+    def tool(self) -> Tool:
+        return Tool(self.name, self.description, self.input_schema, bool(self.strict))
 
 
 class ToolChoice(Strict):
     type: Literal["auto", "any", "none", "tool"]
-    name: Name | None = None
+    name: FunctionName | None = None
     disable_parallel_tool_use: bool | None = None
 
     @model_validator(mode="after")
     def _names_its_tool(self) -> "ToolChoice":
         if (self.type == "tool") != (self.name is not None):
-            raise ValueError("name goes with the type tool, and only with it")
+            raise ValueError("needs a name for the type tool, and only for that type")
         return self
 
-    def as_chat(self) -> str | dict[str, Any]:
-        if self.type == "tool":
-            return {"type": "function", "function": {"name": self.name}}
-        return {"auto": "auto", "any": "required", "none": "none"}[self.type]
+
+CHOICES: Mapping[str, Literal["auto", "required", "none"]] = MappingProxyType(
+    {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
+)
 
 
 class Thinking(Strict):
@@ -120,7 +112,7 @@ class Thinking(Strict):
 
 class OutputFormat(Strict):
     type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Schema = Field(alias="schema")
 
 
 class OutputConfig(Strict):
@@ -131,44 +123,59 @@ class OutputConfig(Strict):
 class CountTokensRequest(Strict):
     """What shapes the prompt."""
 
+    names: ClassVar[Mapping[FieldPath, FieldPath]] = NAMES
+
     model: ModelName | None = None
     messages: Annotated[list[InputMessage], Field(min_length=1), AtMost("max_messages")]
-    system: Texts | None = None
-    tools: Annotated[list[Tool], AtMost("max_tools")] | None = None
+    system: TextBlocks | None = None
+    tools: Tools[MessagesTool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: Any = None
 
-    @model_validator(mode="before")
+    @field_validator("tool_choice")
     @classmethod
-    def _can_be_done_here(cls, body: dict[str, Any]) -> dict[str, Any]:
-        _refuse_content(body.get("messages"))
-        _refuse_tools(body.get("tools"))
-        return body
+    def _is_there(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
+        if choice and "tools" in info.data:
+            check_choice(info.data["tools"], must_call=CHOICES[choice.type] == "required", name=choice.name)
+        return choice
 
-    def chat(self) -> dict[str, Any]:
-        """The body of a chat request."""
-        messages = [message for given in self.messages for message in given.as_chat()]
-        if system := _joined(self.system or ""):
-            messages.insert(0, {"role": "system", "content": system})
-        choice, output = self.tool_choice, self.output_config
+    def chat(self, limits: Limits = DEFAULTS) -> Chat:
+        """Raises InvalidValue: see Chat.checked()."""
+        choice, messages = self.tool_choice, self._messages()
+        last = messages[-1]
+        effort = self.output_config.effort if self.output_config else None
         thinking = self.thinking.type if self.thinking else None
-        schema = output.format.schema_ if output and output.format else None
+        return Chat(
+            **self._fields(),
+            messages=(*self._system(), *chain.from_iterable(message.messages() for message in messages)),
+            tools=tuple(tool.tool() for tool in self.tools or []),
+            tool_choice=CHOICES[choice.type] if choice else "auto",
+            only_tool=choice.name if choice else None,
+            parallel_calls=not (choice and choice.disable_parallel_tool_use),
+            variables={"enable_thinking": thinking == "enabled"} if thinking in ("enabled", "disabled") else {},
+            reasoning_effort=effort if effort != "high" else None,  # which is the default
+            continued=last.role == "assistant" and not any(isinstance(block, ToolUseBlock) for block in last.blocks),
+        ).checked(limits)
+
+    def _messages(self) -> list[InputMessage]:
+        """Without a last one in which the assistant says nothing: it is the answer's place, and there is nothing to continue."""
         last = self.messages[-1]
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "tools": [tool.as_chat() for tool in self.tools] if self.tools else None,
-            "tool_choice": choice.as_chat() if choice else None,
-            "parallel_tool_calls": False if choice and choice.disable_parallel_tool_use else None,
-            "chat_template_kwargs": {"enable_thinking": thinking == "enabled"} if thinking in ("enabled", "disabled") else None,
-            "reasoning_effort": output.effort if output and output.effort != "high" else None,  # which is the default
-            "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}} if schema else None,
-            # The answer goes on where the last message ends.
-            "continue_final_message": True if last.role == "assistant" and not _calls(last) else None,
-        }
-        return {key: value for key, value in body.items() if value is not None}
+        return self.messages[:-1] if len(self.messages) > 1 and last.role == "assistant" and last.says_nothing else self.messages
+
+    def _system(self) -> Iterator[Message]:
+        parts = texts(self.system)
+        if parts != (Text(""),):
+            yield Message("system", parts)
+
+    def _fields(self) -> dict[str, Any]:
+        """Those that a TextRequest has."""
+        return {"model": self.model, "wishes": Wishes(constraint=self._constraint())}
+
+    def _constraint(self) -> Constraint | None:
+        format = self.output_config.format if self.output_config else None
+        return of_schema(format.schema_, "response_format") if format and format.schema_ else None
 
 
 class MessagesRequest(CountTokensRequest):
@@ -179,47 +186,11 @@ class MessagesRequest(CountTokensRequest):
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0, le=INT32_MAX)
 
-    def chat(self) -> dict[str, Any]:
-        names = ("max_tokens", "stream", "temperature", "top_p", "top_k")
-        body = {**{name: getattr(self, name) for name in names}, "stop": self.stop_sequences}
-        return {**super().chat(), **{key: value for key, value in body.items() if value is not None}}
-
-
-def _joined(content: str | list[TextBlock]) -> str:
-    return content if isinstance(content, str) else "\n".join(block.text for block in content)
-
-
-def _calls(message: InputMessage) -> bool:
-    return any(isinstance(block, ToolUseBlock) for block in message.blocks)
-
-
-def _call(block: ToolUseBlock) -> dict[str, Any]:
-    arguments = json.dumps(block.input, ensure_ascii=False)
-    return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": arguments}}
-
-
-def _refuse_content(messages: Any) -> None:
-    """Blocks that are no text. What they point to is never fetched. Raises UnsupportedContent."""
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        content = message.get("content") if isinstance(message, dict) else None
-        for place, block in enumerate(content if isinstance(content, list) else []):
-            param = f"messages[{index}].content[{place}]"
-            _refuse_block(block, param)
-            inner = block.get("content") if isinstance(block, dict) else None
-            for depth, part in enumerate(inner if isinstance(inner, list) else []):
-                _refuse_block(part, f"{param}.content[{depth}]")
-
-
-def _refuse_block(block: Any, param: str) -> None:
-    kind = block.get("type") if isinstance(block, dict) else None
-    if isinstance(kind, str) and kind not in KNOWN_BLOCKS:
-        raise UnsupportedContent(f"{param} is of the type {kind[:64]!r}: this server takes text and tools only.", param)
-
-
-def _refuse_tools(tools: Any) -> None:
-    for index, tool in enumerate(tools if isinstance(tools, list) else []):
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "custom":
-            raise UnsupportedField(
-                f"tools[{index}] is of the type {kind[:64]!r}: this server has no tools of its own.", f"tools[{index}].type"
-            )
+    def _fields(self) -> dict[str, Any]:
+        wishes = Wishes(
+            sampling=without_nulls(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k),
+            max_tokens=self.max_tokens,
+            stop=[text for text in self.stop_sequences or [] if text],
+            constraint=self._constraint(),
+        )
+        return {"model": self.model, "stream": bool(self.stream), "wishes": wishes}

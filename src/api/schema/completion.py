@@ -1,17 +1,31 @@
-"""POST /v1/completions: its body."""
+"""POST /v1/completions: its body, and the completion that it asks for."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from src.api.schema.bounds import AtMost
-from src.api.schema.generation import NO_DEFAULTS, GenerationRequest
+from src.api.schema.generation import GenerationRequest
+from src.api.schema.limits import AtMost
 from src.api.schema.prompt import OneOrMore, TokenList, each
-from src.protocol import Generate, TextPrompt, TokenPrompt
+from src.api.schema.text_request import TextRequest
+from src.protocol import TextPrompt, TokenPrompt
 
 Several = AtMost("max_prompts")
 Prompt = OneOrMore[str, Annotated[list[str], Several], Annotated[list[TokenList], Several]]
+
+
+class Completion(TextRequest, frozen=True, kw_only=True):
+    """`texts`: what to complete, each a string or its tokens. `suffix`: what follows the answer."""
+
+    texts: list[str | list[int]]
+    suffix: str | None = None
+
+    @property
+    def sequences(self) -> int:
+        return self.wishes.n * len(self.texts)
+
+    def prompts(self) -> list[TextPrompt | TokenPrompt]:
+        return [TextPrompt(text=text, suffix=self.suffix) if isinstance(text, str) else TokenPrompt(tokens=text) for text in self.texts]
 
 
 class CompletionRequest(GenerationRequest):
@@ -24,7 +38,7 @@ class CompletionRequest(GenerationRequest):
     @classmethod
     def _can_be_echoed(cls, echo: bool | None, info: ValidationInfo) -> bool | None:
         if echo and info.data.get("logprobs") is not None:
-            raise ValueError("logprobs of the prompt are not computed, so it cannot go with logprobs")
+            raise ValueError("cannot be combined with logprobs: logprobs of the prompt are not computed")
         return echo
 
     @field_validator("suffix")
@@ -32,17 +46,11 @@ class CompletionRequest(GenerationRequest):
     def _follows_a_text(cls, suffix: str | None, info: ValidationInfo) -> str | None:
         prompt = info.data.get("prompt", "")
         if suffix and not isinstance(prompt if isinstance(prompt, str) else prompt[0], str):
-            raise ValueError("it follows a prompt that is a text")
+            raise ValueError("requires a prompt that is a string")
         if suffix and info.data.get("echo"):
-            raise ValueError("it cannot go with echo")
+            raise ValueError("cannot be combined with echo")
         return suffix
 
-    def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
-        prompts = [
-            TextPrompt(text=one, suffix=self.suffix or None) if isinstance(one, str) else TokenPrompt(tokens=one)
-            for one in each(self.prompt)
-        ]
-        return self._generate(prompts, self.max_tokens, defaults, echo=bool(self.echo))
-
-    def _top_logprobs(self) -> int | None:
-        return self.logprobs
+    def completion(self) -> Completion:
+        fields = self._fields(logprobs=self.logprobs, echo=bool(self.echo))
+        return Completion(**fields, texts=each(self.prompt), suffix=self.suffix or None)

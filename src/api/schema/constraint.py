@@ -1,25 +1,49 @@
-"""What an answer has to be: OpenAI's response_format, vLLM's guided_* and structured_outputs. Knows no grammar, and compiles none."""
+"""What an answer has to be: OpenAI's response_format, vLLM's guided_* and structured_outputs."""
 
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from src.api.schema.bounds import AtMost
-from src.api.schema.fields import Strict
-from src.errors import InvalidValue
+from src.api.schema.fields import AsObject, AsString, ByKind, Strict
+from src.api.schema.limits import AtMost, limits_of
+from src.api.schema.nesting import has_more_values
+from src.errors import FIELD, InvalidSchema, InvalidValue
 from src.protocol import Constraint
 
-Schema = dict[str, Any]
-NotEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+def _check_size(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Before it is written as text, again and again; whoever compiles it counts its bytes."""
+    most = limits_of(info).max_grammar_bytes
+    if has_more_values(schema, most):
+        raise PydanticCustomError(str(InvalidSchema.code), "{reason}", {"reason": f"is too large: MAX_GRAMMAR_BYTES allows {most} bytes"})
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_check_size)]
+# Read and written several times, before whoever compiles it counts its bytes.
+NotEmpty = Annotated[str, StringConstraints(min_length=1), AtMost("max_grammar_bytes", InvalidSchema)]
+SchemaOrJSON = Annotated[Annotated[Schema, AsObject] | Annotated[NotEmpty, AsString], ByKind]
+FORMAT_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 Choices = Annotated[list[NotEmpty], Field(min_length=1), AtMost("max_grammar_choices")]
+
+
+def _not_a_number(value: Any) -> Any:
+    """0 is equal to False, but not the same."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError("must be false")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_not_a_number)]
 
 
 class NamedSchema(Strict):
     """`strict` makes no difference: a schema is enforced in any case."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, StringConstraints(pattern=FORMAT_NAME)]
     description: str | None = None
     strict: bool | None = None
     schema_: Schema | None = Field(None, alias="schema")
@@ -33,29 +57,29 @@ class ResponseFormat(Strict):
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> "ResponseFormat":
         if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("json_schema is required with the type json_schema")
+            raise ValueError("needs json_schema for the type json_schema")
         if self.schema_ is not None and self.type != "json_object":
-            raise ValueError("schema stands in json_schema")
+            raise ValueError("has a schema, which belongs in json_schema unless the type is json_object")
         return self
 
 
 class StructuredOutputs(Strict):
-    json_: Schema | NotEmpty | None = Field(None, alias="json")
+    json_: SchemaOrJSON | None = Field(None, alias="json")
     regex: NotEmpty | None = None
     choice: Choices | None = None
     grammar: NotEmpty | None = None
     json_object: bool | None = None
     structural_tag: None = None
     whitespace_pattern: None = None
-    disable_any_whitespace: Literal[False] | None = None
-    disable_additional_properties: Literal[False] | None = None
+    disable_any_whitespace: Off | None = None
+    disable_additional_properties: Off | None = None
 
 
 class ConstraintFields(Strict):
-    """The fields of a request for text that say so. One of them at a time."""
+    """The fields that constrain an answer. A request can have one of them."""
 
     response_format: ResponseFormat | None = None
-    guided_json: Schema | NotEmpty | None = None
+    guided_json: SchemaOrJSON | None = None
     guided_regex: NotEmpty | None = None
     guided_choice: Choices | None = None
     guided_grammar: NotEmpty | None = None
@@ -73,28 +97,28 @@ class ConstraintFields(Strict):
     def _is_one(self) -> "ConstraintFields":
         params = [constraint.param for constraint in self._constraints()]
         if len(params) > 1:
-            raise InvalidValue(f"{params[1]} cannot go with {params[0]}: an answer follows one of them.", params[1])
+            raise InvalidValue(f"{FIELD} cannot be combined with {params[0]}: an answer can follow only one of them.", params[1])
         return self
 
     def constraint(self) -> Constraint | None:
         return next(self._constraints(), None)
 
     def _constraints(self) -> Iterator[Constraint]:
-        if (wanted := self.response_format) and wanted.type != "text":
-            schema = wanted.json_schema.schema_ if wanted.json_schema else wanted.schema_
-            yield _of_schema(schema if schema is not None else {"type": "object"}, "response_format")
+        if (format := self.response_format) and format.type != "text":
+            schema = format.json_schema.schema_ if format.json_schema else format.schema_
+            yield of_schema(schema, "response_format")
         yield from _given(self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar, "guided_")
-        if some := self.structured_outputs:
-            yield from _given(some.json_, some.regex, some.choice, some.grammar, "structured_outputs.")
-            if some.json_object:
-                yield _of_schema({"type": "object"}, "structured_outputs.json_object")
+        if outputs := self.structured_outputs:
+            yield from _given(outputs.json_, outputs.regex, outputs.choice, outputs.grammar, "structured_outputs.")
+            if outputs.json_object:
+                yield of_schema(None, "structured_outputs.json_object")
 
 
 def _given(
     schema: Schema | str | None, regex: str | None, choice: list[str] | None, grammar: str | None, prefix: str
 ) -> Iterator[Constraint]:
     if schema is not None:
-        yield _of_schema(schema, f"{prefix}json")
+        yield of_schema(schema, f"{prefix}json")
     if regex is not None:
         yield Constraint(form="regex", source=regex, param=f"{prefix}regex")
     if choice is not None:
@@ -103,8 +127,9 @@ def _given(
         yield Constraint(form="lark", source=grammar, param=f"{prefix}grammar")
 
 
-def _of_schema(schema: Schema | str, param: str) -> Constraint:
-    parsed = _parsed(schema) if isinstance(schema, str) else schema
+def of_schema(schema: Schema | str | None, param: str) -> Constraint:
+    """None: any object."""
+    parsed = _parsed(schema) if isinstance(schema, str) else {"type": "object"} if schema is None else schema
     return Constraint(form="json_schema", source=json.dumps(parsed, ensure_ascii=False), param=param)
 
 
@@ -113,7 +138,7 @@ def _parsed(schema: str) -> Schema:
     try:
         parsed = json.loads(schema)
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON schema: not JSON") from None
+        raise ValueError("must be a JSON schema; this is not valid JSON") from None
     if not isinstance(parsed, dict):
-        raise ValueError("it is no JSON schema: not an object")
+        raise ValueError("must be a JSON schema; this is not an object")
     return parsed

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from src.api.schema.bounds import AtMost
 from src.api.schema.fields import ModelName, Strict
+from src.api.schema.limits import AtMost
 from src.api.schema.prompt import OneOrMore, TokenList, each
 from src.protocol import Embed, TextPrompt, TokenPrompt
 
@@ -21,5 +21,5 @@ class EmbeddingRequest(Strict):
     dimensions: int | None = Field(None, ge=1, le=2**20)
 
     def embed(self) -> Embed:
-        prompts = [TextPrompt(text=one) if isinstance(one, str) else TokenPrompt(tokens=one) for one in each(self.input)]
+        prompts = [TextPrompt(text=text) if isinstance(text, str) else TokenPrompt(tokens=text) for text in each(self.input)]
         return Embed(prompts=prompts, dimensions=self.dimensions)

@@ -1,20 +1,16 @@
-"""What chat and text completions share. Knows no prompt."""
+"""What the bodies of OpenAI's chats and completions have in common."""
 
-import secrets
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, StringConstraints, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, field_validator
 
-from src.api.schema.bounds import AtMost
 from src.api.schema.constraint import ConstraintFields
 from src.api.schema.fields import INT32_MAX, INT64_MAX, AsList, AsString, ByShape, ModelName, Strict
-from src.protocol import ChatPrompt, Generate, TextPrompt, TokenPrompt
-from src.sampling import SamplingParams
+from src.api.schema.limits import AtMost
+from src.api.schema.numbers import OrNone, whole
+from src.api.schema.text_request import Wishes, without_nulls
 
-COLDEST = 1e-5  # a temperature below is 0: divided by it, logits are beyond what 32 bits hold
-NO_DEFAULTS: Mapping[str, float] = MappingProxyType({})
+RANDOM = -1  # a seed; so it is with llama-server and vLLM
 
 
 class StreamOptions(Strict):
@@ -22,23 +18,25 @@ class StreamOptions(Strict):
     continuous_usage_stats: bool | None = None
 
 
-StopText = Annotated[str, StringConstraints(min_length=1), AtMost("max_stop_length")]
+StopText = Annotated[str, AtMost("max_stop_length")]  # an empty one stops nothing
 Stop = Annotated[Annotated[StopText, AsString] | Annotated[list[StopText], AtMost("max_stop"), AsList], ByShape]
 
 
-TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+MAX_TOKENS = 2**20  # more than any context holds
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX), BeforeValidator(whole)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]  # JSON's keys are strings
 LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], AtMost("max_logit_bias")]
 MaxTokens = Annotated[int, Field(ge=1, le=INT32_MAX), AtMost("max_completion_tokens")]
+MostTokens = Annotated[MaxTokens | None, OrNone(-1)]
 
 
 class GenerationRequest(ConstraintFields):
-    """What chat and text completions share. A field that is null counts as not there, as in OpenAI's API."""
+    """A field that is null counts as not there, as in OpenAI's API."""
 
     model: ModelName | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: MaxTokens | None = None
+    max_tokens: MostTokens = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=INT32_MAX)
@@ -63,49 +61,44 @@ class GenerationRequest(ConstraintFields):
     @classmethod
     def _not_a_boolean(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            raise ValueError("expected a number")
+            raise ValueError("must be a number")
         return value
 
-    @property
-    def include_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.include_usage)
-
-    @property
-    def usage_in_every_chunk(self) -> bool:
-        return bool(self.include_usage and self.stream_options and self.stream_options.continuous_usage_stats)
-
-    def _generate(
-        self, prompts: Sequence[ChatPrompt | TextPrompt | TokenPrompt], max_tokens: int | None, defaults: Mapping[str, float], **fields: Any
-    ) -> Generate:
-        """`defaults` of the model are for what the request leaves open; `fields` are what only one kind of request has."""
+    def _fields(self, *, logprobs: int | None, max_tokens: int | None = None, echo: bool = False) -> dict[str, Any]:
+        """Those of the TextRequest that it asks for. `logprobs`: how many of the likeliest tokens each has; None: none are asked for."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return Generate(
-            prompts=list(prompts),
-            n=self.n or 1,
-            sampling=self._sampling(defaults),
-            max_tokens=max_tokens,
-            stop=stop,
-            include_stop=bool(self.include_stop_str_in_output),
-            constraint=self.constraint(),
-            **fields,
-        )
+        stream_options = self.stream_options or StreamOptions()
+        return {
+            "model": self.model,
+            "timeout": self.timeout,
+            "stream": bool(self.stream),
+            "include_usage": bool(stream_options.include_usage),
+            "usage_in_every_chunk": bool(stream_options.include_usage and stream_options.continuous_usage_stats),
+            "timings": bool(self.timings),
+            "wishes": Wishes(
+                sampling=self._sampling(logprobs),
+                n=self.n or 1,
+                max_tokens=max_tokens or self.max_tokens,
+                stop=[text for text in stop if text],
+                include_stop=bool(self.include_stop_str_in_output),
+                constraint=self.constraint(),
+                echo=echo,
+            ),
+        }
 
-    def _sampling(self, defaults: Mapping[str, float]) -> SamplingParams:
-        names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-        given: dict[str, Any] = {**defaults, **{name: getattr(self, name) for name in names if getattr(self, name) is not None}}
-        if given.get("temperature", 1.0) < COLDEST:
-            given["temperature"] = 0.0
-        given["top_k"] = max(0, given.get("top_k", 0))  # vLLM's -1 is our 0: all
-        return SamplingParams(
-            seed=secrets.randbits(63) if self.seed is None else self.seed,
-            ignore_eos=bool(self.ignore_eos),
-            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
-            stop_tokens=self.stop_token_ids or [],
-            min_tokens=self.min_tokens or 0,
-            logprobs=self._top_logprobs(),
-            **given,
+    def _sampling(self, logprobs: int | None) -> dict[str, Any]:
+        return without_nulls(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed if self.seed != RANDOM else None,
+            ignore_eos=self.ignore_eos,
+            logit_bias={int(token): bias for token, bias in self.logit_bias.items()} if self.logit_bias else None,
+            stop_tokens=self.stop_token_ids,
+            min_tokens=self.min_tokens,
+            logprobs=logprobs,
         )
-
-    def _top_logprobs(self) -> int | None:
-        """How many of the likeliest tokens each token's logprobs tell; None where none are wanted."""
-        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What each route answers, as JSON schemas for /openapi.json: the fields that are always there. Knows no request."""
+"""What each route answers, as JSON schemas for /openapi.json: the fields that are always there."""
 
 from typing import Any
 
@@ -96,7 +96,8 @@ MODEL = fields(
 )
 MODELS = fields(object=one_of("list"), data=many(MODEL))
 PLAN = fields(model=TEXT, fits=YES_OR_NO, reason=or_null(TEXT), engines={"type": "object"}, memory_bytes={"type": "object"})
-DOWNLOADS = fields(object=one_of("list"), data=many(fields(name=TEXT, repo=TEXT, source=TEXT, stage=TEXT)))
+DOWNLOAD = fields(name=TEXT, repo=TEXT, source=TEXT, stage=TEXT)
+DOWNLOADS = fields(object=one_of("list"), data=many(DOWNLOAD))
 KEY = {"object": one_of("key"), "name": TEXT, "scopes": TEXTS}
 KEYS = fields(object=one_of("list"), data=many(fields(**KEY)))
 NEW_KEY = fields(**KEY, key=TEXT)

@@ -1,12 +1,14 @@
-"""The four forms of what a model is given as it stands: a text, its tokens, or several of either. Knows no route and no limit."""
+"""The four forms of a prompt without a chat template: a text, its tokens, or several of either."""
 
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
-from src.api.schema.generation import TokenId
+from src.api.schema.generation import MAX_TOKENS, TokenId
+from src.api.schema.limits import AtMost
+from src.errors import ContextLengthExceeded
 
-TokenList = Annotated[list[TokenId], Field(min_length=1)]
+TokenList = Annotated[list[TokenId], Field(min_length=1), AtMost(MAX_TOKENS), AtMost("max_prompt_tokens", ContextLengthExceeded)]
 Text = TypeVar("Text")
 Texts = TypeVar("Texts")
 TokenLists = TypeVar("TokenLists")
@@ -28,6 +30,6 @@ OneOrMore = Annotated[
 ]
 
 
-def each(given: Any) -> list[str | list[int]]:
+def each(prompt: Any) -> list[str | list[int]]:
     """The texts and lists of tokens of any of the forms."""
-    return [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
+    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else list(prompt)

@@ -1,144 +1,119 @@
-"""POST /v1/responses: its body, and the chat request that says the same. Knows no template and no store."""
+"""POST /v1/responses: its body, and the chat that it asks for."""
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, TypeAdapter, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from src.api.schema.bounds import DEFAULTS, AtMost
-from src.api.schema.chat import TopLogprobs
-from src.api.schema.fields import AsList, AsString, ByShape, ModelName, Strict
-from src.api.schema.generation import MaxTokens
-from src.errors import UnsupportedContent, UnsupportedField
+from src.api.schema.chat import Effort, TopLogprobs
+from src.api.schema.constraint import FORMAT_NAME, Schema, of_schema
+from src.api.schema.content import texts
+from src.api.schema.conversation import Chat, Message, Tool
+from src.api.schema.fields import AsObject, AsString, ModelName, Name, Strict, missing, unsupported
+from src.api.schema.generation import MostTokens
+from src.api.schema.limits import DEFAULTS, AtMost
+from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of
+from src.api.schema.text_request import Wishes, without_nulls
+from src.api.schema.tools import Description, FunctionName, Parameters, Tools, check_choice
+from src.errors import EACH, FIELD, FieldPath, UnsupportedField
+from src.protocol import Constraint
 from src.settings import Limits
 
 LOGPROBS = "message.output_text.logprobs"
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+NAMES: Mapping[FieldPath, FieldPath] = MappingProxyType(
+    {
+        ("messages",): ("input",),
+        ("max_tokens",): ("max_output_tokens",),
+        ("tools", EACH, "function"): ("tools", EACH),
+        ("response_format",): ("text", "format"),
+        ("reasoning_effort",): ("reasoning", "effort"),
+    }
+)
+NOT_WITH_THIS_VALUE = "is not supported with this value. Leave it out"
 
 
-class TextPart(Strict):
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-    annotations: Any = None
-    logprobs: Any = None
+def _check_type(kind: str) -> str:
+    if kind != "function":
+        raise unsupported(UnsupportedField, f"is {kind[:64]!r}, but this server has no tools of its own: it accepts functions only")
+    return kind
 
 
-class RefusalPart(Strict):
-    type: Literal["refusal"]
-    refusal: str
-
-
-Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-Content = Annotated[Annotated[str, AsString] | Annotated[list[Part], AtMost("max_content_parts"), AsList], ByShape]
-
-
-class Told(Strict):
-    """What an item has that was in a response before. It means nothing to the model."""
-
-    id: str | None = None
-    status: str | None = None
-
-
-class MessageItem(Told):
-    type: Literal["message"] | None = None
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Content
-
-
-class FunctionCallItem(Told):
-    type: Literal["function_call"]
-    call_id: Name
-    name: Name
-    arguments: str
-
-
-class FunctionOutputItem(Told):
-    type: Literal["function_call_output"]
-    call_id: Name
-    output: Content
-
-
-class ReasoningText(Strict):
-    type: Literal["reasoning_text"]
-    text: str
-
-
-class ReasoningItem(Told):
-    """Another server's may have a summary alone, or what only that server can read: neither is what the model thought."""
-
-    type: Literal["reasoning"]
-    summary: list[Any] | None = None
-    content: Annotated[list[ReasoningText], AtMost("max_content_parts")] | None = None
-    encrypted_content: str | None = None
-
-
-ITEM_KINDS = ("message", "function_call", "function_call_output", "reasoning")
-
-
-def _kind(item: Any) -> str:
-    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
-    return f"as {kind or 'message'}"
-
-
-Item = Annotated[
-    Annotated[MessageItem, Tag("as message")]
-    | Annotated[FunctionCallItem, Tag("as function_call")]
-    | Annotated[FunctionOutputItem, Tag("as function_call_output")]
-    | Annotated[ReasoningItem, Tag("as reasoning")],
-    Discriminator(_kind),
-]
-ITEMS: TypeAdapter[list[Any]] = TypeAdapter(list[Item])
-Input = Annotated[Annotated[str, AsString] | Annotated[list[Item], AtMost("max_input_items"), AsList], ByShape]
-
-
-class Tool(Strict):
-    type: Literal["function"]
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
+class ResponsesTool(Strict):
+    type: Annotated[str, AfterValidator(_check_type), WithJsonSchema({"type": "string", "const": "function"})]
+    name: FunctionName
+    description: Description | None = None
+    parameters: Parameters | None = None
     strict: bool | None = None
 
-    def as_chat(self) -> dict[str, Any]:
-        return {"type": "function", "function": self.model_dump(include={"name", "description", "parameters", "strict"}, exclude_none=True)}
+    @property
+    def function_name(self) -> str:
+        return self.name
+
+    def tool(self) -> Tool:
+        return Tool(self.name, self.description, self.parameters, bool(self.strict))
 
 
 class NamedTool(Strict):
     type: Literal["function"]
-    name: Name
+    name: FunctionName
 
 
 class AllowedTools(Strict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: list[NamedTool]
+    tools: Annotated[list[NamedTool], AtMost("max_tools")]
 
 
-ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedTools, Field(discriminator="type")]
+def _choice_tag(choice: Any) -> str:
+    if not isinstance(choice, dict):
+        return "as string"
+    return "as allowed tools" if choice.get("type") == "allowed_tools" else "as object"
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], AsString]
+    | Annotated[NamedTool, AsObject]
+    | Annotated[AllowedTools, Tag("as allowed tools")],
+    Discriminator(_choice_tag),
+]
 
 
 class TextFormat(Strict):
     type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
+    name: str | None = Field(None, validate_default=True)
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
     strict: bool | None = None
 
-    def as_chat(self) -> dict[str, Any]:
-        if self.type != "json_schema":
-            return {"type": self.type}
-        schema = {"name": self.name, "description": self.description, "schema": self.schema_, "strict": self.strict}
-        return {"type": "json_schema", "json_schema": {key: value for key, value in schema.items() if value is not None}}
+    @field_validator("name")
+    @classmethod
+    def _is_a_schemas(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("type") != "json_schema":
+            return name
+        if name is None:
+            raise missing()
+        if not re.fullmatch(FORMAT_NAME, name):
+            raise ValueError(f"must match {FORMAT_NAME}")
+        return name
+
+
+def _check_verbosity(verbosity: str) -> str:
+    if verbosity != "medium":
+        raise unsupported(UnsupportedField, NOT_WITH_THIS_VALUE)
+    return verbosity
 
 
 class TextConfig(Strict):
     format: TextFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: Annotated[Literal["low", "medium", "high"], AfterValidator(_check_verbosity)] | None = None
 
 
-class Reasoning(Strict):
+class ReasoningConfig(Strict):
     """Summaries are not made: the reasoning itself is in the answer."""
 
-    effort: str | None = None
+    effort: Effort | None = None
     summary: str | None = None
     generate_summary: str | None = None
 
@@ -148,6 +123,8 @@ class ResponsesStreamOptions(Strict):
 
 
 class ResponsesRequest(Strict):
+    names: ClassVar[Mapping[FieldPath, FieldPath]] = NAMES
+
     model: ModelName | None = None
     input: Input
     instructions: str | None = None
@@ -155,136 +132,89 @@ class ResponsesRequest(Strict):
     store: bool | None = None
     stream: bool | None = None
     stream_options: ResponsesStreamOptions | None = None
-    max_output_tokens: MaxTokens | None = None
+    max_output_tokens: MostTokens = None
     max_tool_calls: int | None = Field(None, ge=1)  # of tools that a server has itself
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: TopLogprobs | None = None
-    tools: Annotated[list[Tool], AtMost("max_tools")] | None = None
+    tools: Tools[ResponsesTool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
-    reasoning: Reasoning | None = None
-    include: list[str] | None = None
+    reasoning: ReasoningConfig | None = None
+    include: Annotated[list[str], AtMost(64)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     background: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], AtMost(16)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _can_be_done_here(cls, body: dict[str, Any]) -> dict[str, Any]:
-        _refuse_items(body.get("input"))
-        _refuse_tools(body.get("tools"))
         for name, neutral in (("background", False), ("truncation", "disabled"), ("conversation", None), ("prompt", None)):
             if body.get(name) not in (None, neutral):
-                raise UnsupportedField(f"{name} is not supported by this server with the value given. Leave it out.", name)
+                raise UnsupportedField(f"{FIELD} {NOT_WITH_THIS_VALUE}.", name)
         return body
 
-    def items(self) -> list[dict[str, Any]]:
-        """The input as JSON items."""
-        if isinstance(self.input, str):
-            return [{"role": "user", "content": self.input}]
-        return [item.model_dump(exclude_none=True) for item in self.input]
+    @field_validator("tool_choice")
+    @classmethod
+    def _can_be_called(cls, choice: Any, info: ValidationInfo) -> Any:
+        """Without tools it has no effect."""
+        if tools := info.data.get("tools"):
+            if isinstance(choice, AllowedTools):
+                check_choice(_allowed(tools, choice), must_call=choice.mode == "required")
+            else:
+                check_choice(tools, must_call=False, name=choice.name if isinstance(choice, NamedTool) else None)
+        return choice
 
-    def chat(self, history: Iterable[dict[str, Any]] = (), limits: Limits = DEFAULTS) -> dict[str, Any]:
-        """The body of a chat request. `history`: items of the responses before this one."""
-        text, reasoning = self.text or TextConfig(), self.reasoning
-        format = text.format.as_chat() if text.format else None
-        logprobs = bool(self.top_logprobs) or LOGPROBS in (self.include or [])
-        tools, choice = self._tools_and_choice()
-        items = ITEMS.validate_python([*history, *self.items()], context=limits)
-        body = {
-            "model": self.model,
-            "messages": [*([{"role": "system", "content": self.instructions}] if self.instructions else []), *_messages(items)],
-            "stream": self.stream,
-            "max_tokens": self.max_output_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "logprobs": True if logprobs else None,
-            "top_logprobs": self.top_logprobs if logprobs else None,
-            "tools": tools,
-            "tool_choice": choice,
-            "parallel_tool_calls": self.parallel_tool_calls if tools else None,
-            "response_format": format if format and format["type"] != "text" else None,
-            "verbosity": text.verbosity if text.verbosity != "medium" else None,
-            "reasoning_effort": reasoning.effort if reasoning else None,
-        }
-        return {key: value for key, value in body.items() if value is not None}
+    def items(self) -> list[Item]:
+        return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
 
-    def _tools_and_choice(self) -> tuple[list[dict[str, Any]] | None, Any]:
+    def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = ()) -> Chat:
+        """`history`: items of the responses before this one, as JSON. Raises InvalidValue: see Chat.checked()."""
+        items = [*items_of(list(history), limits), *self.items()]
+        return Chat(
+            model=self.model,
+            stream=bool(self.stream),
+            wishes=self._wishes(),
+            messages=(*self._instructions(), *messages_of(items)),
+            **self._tool_fields(),
+            reasoning_effort=self.reasoning.effort if self.reasoning else None,
+        ).checked(limits)
+
+    def _instructions(self) -> Iterator[Message]:
+        if self.instructions:
+            yield Message("system", texts(self.instructions))
+
+    def _tool_fields(self) -> dict[str, Any]:
+        """Those of the Chat."""
         if not self.tools:
-            return None, None
-        choice, tools = self.tool_choice, self.tools
-        if isinstance(choice, AllowedTools):
-            names = {tool.name for tool in choice.tools}
-            tools = [tool for tool in tools if tool.name in names]
-            return [tool.as_chat() for tool in tools], choice.mode
-        named = {"type": "function", "function": {"name": choice.name}} if isinstance(choice, NamedTool) else choice
-        return [tool.as_chat() for tool in tools], named
+            return {}
+        choice = self.tool_choice
+        tools = _allowed(self.tools, choice) if isinstance(choice, AllowedTools) else self.tools
+        mode = "required" if isinstance(choice, NamedTool) else choice.mode if isinstance(choice, AllowedTools) else choice or "auto"
+        return {
+            "tools": tuple(tool.tool() for tool in tools),
+            "tool_choice": mode,
+            "only_tool": choice.name if isinstance(choice, NamedTool) else None,
+            "parallel_calls": self.parallel_tool_calls is not False,
+        }
+
+    def _wishes(self) -> Wishes:
+        wants_logprobs = bool(self.top_logprobs) or LOGPROBS in (self.include or [])
+        logprobs = self.top_logprobs or 0 if wants_logprobs else None
+        return Wishes(
+            sampling=without_nulls(temperature=self.temperature, top_p=self.top_p, logprobs=logprobs),
+            max_tokens=self.max_output_tokens,
+            constraint=self._constraint(),
+        )
+
+    def _constraint(self) -> Constraint | None:
+        format = self.text.format if self.text else None
+        if format is None or format.type == "text":
+            return None
+        return of_schema(format.schema_ if format.type == "json_schema" else None, "response_format")
 
 
-def _messages(items: list[Any]) -> Iterator[dict[str, Any]]:
-    """What the assistant thought, said and called one after another is one message there."""
-    said: dict[str, Any] = {}
-    for item in items:
-        if said and not _goes_on(said, item):
-            yield _assistant(said)
-            said = {}
-        if isinstance(item, ReasoningItem):
-            thought = [said.get("reasoning_content"), *(part.text for part in item.content or [])]
-            if text := "\n".join(filter(None, thought)):
-                said["reasoning_content"] = text
-        elif isinstance(item, FunctionCallItem):
-            function = {"name": item.name, "arguments": item.arguments}
-            said.setdefault("tool_calls", []).append({"id": item.call_id, "type": "function", "function": function})
-        elif isinstance(item, FunctionOutputItem):
-            yield {"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)}
-        elif item.role == "assistant":
-            said["content"] = _text(item.content)
-        else:
-            yield {"role": item.role, "content": _text(item.content)}
-    if said:
-        yield _assistant(said)
-
-
-def _goes_on(said: dict[str, Any], item: Any) -> bool:
-    """Whether it belongs to the assistant's message that has all this: it thinks, then says, then calls."""
-    if isinstance(item, FunctionCallItem):
-        return True
-    is_own = isinstance(item, ReasoningItem) or (isinstance(item, MessageItem) and item.role == "assistant")
-    return is_own and not (said.get("content") or said.get("tool_calls"))
-
-
-def _assistant(said: dict[str, Any]) -> dict[str, Any]:
-    return {"role": "assistant", "content": said.get("content"), **{name: said[name] for name in said if name != "content"}}
-
-
-def _text(content: str | list[Any]) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
-
-
-def _refuse_items(items: Any) -> None:
-    """What is neither text nor a function's. What it points to is never fetched. Raises UnsupportedField, UnsupportedContent."""
-    for index, item in enumerate(items if isinstance(items, list) else []):
-        if not isinstance(item, dict):
-            continue
-        kind = item.get("type")
-        if isinstance(kind, str) and kind not in ITEM_KINDS:
-            raise UnsupportedField(f"input[{index}] is of the type {kind[:64]!r}, which this server does not take.", f"input[{index}].type")
-        for name in ("content", "output"):
-            parts = item.get(name)
-            for place, part in enumerate(parts if isinstance(parts, list) else []):
-                found = part.get("type") if isinstance(part, dict) else None
-                if isinstance(found, str) and any(word in found for word in ("image", "file", "audio", "video")):
-                    param = f"input[{index}].{name}[{place}]"
-                    raise UnsupportedContent(f"{param} is of the type {found[:64]!r}: this server takes text only.", param)
-
-
-def _refuse_tools(tools: Any) -> None:
-    for index, tool in enumerate(tools if isinstance(tools, list) else []):
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            param = f"tools[{index}].type"
-            raise UnsupportedField(f"{param}: this server has functions only, no tools of the type {kind[:64]!r}.", param)
+def _allowed(tools: list[ResponsesTool], choice: AllowedTools) -> list[ResponsesTool]:
+    names = {tool.name for tool in choice.tools}
+    return [tool for tool in tools if tool.name in names]

@@ -1,12 +1,12 @@
-"""What a request tells the model's chat template beside messages and tools. Knows no template."""
+"""Variables that a request sets for the model's chat template, beside messages and tools."""
 
 import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
-from src.api.schema.bounds import AtMost, limits_of
 from src.api.schema.fields import INT64_MAX
+from src.api.schema.limits import AtMost, limits_of
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -26,13 +26,13 @@ def _check(variables: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     longest = limits_of(info).max_template_variable_length
     for name, value in variables.items():
         if not NAME.fullmatch(name) or name in RESERVED:
-            raise ValueError(f"{name[:64]!r} is no name that a request may set")
+            raise ValueError(f"cannot set {name[:64]!r}")
         if not isinstance(value, (str, bool, int, float, type(None))):
-            raise ValueError(f"{name} has to be a string, a number, a boolean or null")
+            raise ValueError(f"has a value for {name} that is not a string, a number, a boolean or null")
         if isinstance(value, str) and len(value) > longest:
-            raise ValueError(f"{name}: MAX_TEMPLATE_VARIABLE_LENGTH allows {longest} characters")
+            raise ValueError(f"has a value for {name} that is too long: MAX_TEMPLATE_VARIABLE_LENGTH allows {longest} characters")
         if isinstance(value, int) and abs(value) > INT64_MAX:
-            raise ValueError(f"{name} has to fit 64 bits")
+            raise ValueError(f"has a value for {name} that does not fit in 64 bits")
     return variables
 
 

@@ -2,11 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from src.api.schema.chat import ChatRequest
 from src.api.schema.fields import ModelName, Strict
-from src.api.schema.generation import TokenId
+from src.api.schema.generation import MAX_TOKENS, TokenId
+from src.api.schema.limits import AtMost
 
 
 class TokenizeTextRequest(Strict):
@@ -23,4 +22,4 @@ class TokenizeChatRequest(ChatRequest):
 
 class DetokenizeRequest(Strict):
     model: ModelName | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=2**20)]
+    tokens: Annotated[list[TokenId], AtMost(MAX_TOKENS)]

@@ -1,51 +1,82 @@
-"""Tools of a chat request: what the model may call, and whether it has to. Knows no format of models."""
+"""Tools that the model may call, and whether it has to: what the APIs have in common, and OpenAI's form of a tool."""
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, StringConstraints, ValidationInfo
 
-from src.api.nesting import is_deeper
-from src.api.schema.bounds import AtMost, limits_of
+from src.api.schema.conversation import Tool
 from src.api.schema.fields import Strict
+from src.api.schema.limits import AtMost, limits_of
+from src.api.schema.nesting import has_more_values, is_deeper
 
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Description = Annotated[str, AtMost("max_tool_description")]
+
+
+def _check_parameters(parameters: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    limits = limits_of(info)
+    many = has_more_values(parameters, limits.max_grammar_bytes)
+    if not many and is_deeper(parameters, limits.max_grammar_depth):
+        raise ValueError(f"is nested too deeply: MAX_GRAMMAR_DEPTH allows {limits.max_grammar_depth} levels")
+    if many or len(json.dumps(parameters, ensure_ascii=False).encode(errors="replace")) > limits.max_grammar_bytes:
+        raise ValueError(f"is too large: MAX_GRAMMAR_BYTES allows {limits.max_grammar_bytes} bytes")
+    if parameters.get("type") not in (None, "object"):
+        raise ValueError('must have the type "object"')
+    return parameters
+
+
+Parameters = Annotated[dict[str, Any], AfterValidator(_check_parameters)]
+
+
+class Named(Protocol):
+    """An API's form of a tool."""
+
+    @property
+    def function_name(self) -> str: ...
+
+
+AnyTool = TypeVar("AnyTool", bound=Named)
+
+
+def _check_names(tools: list[AnyTool]) -> list[AnyTool]:
+    names = [tool.function_name for tool in tools]
+    if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+        raise ValueError(f"has two functions named {twice}")
+    return tools
+
+
+Tools = Annotated[list[AnyTool], AtMost("max_tools"), AfterValidator(_check_names)]
+
+
+def check_choice(tools: Iterable[Named] | None, *, must_call: bool, name: str | None = None) -> None:
+    """Whether a tool can be called. `name`: of the one that has to be. Raises ValueError."""
+    names = [tool.function_name for tool in tools or []]
+    if must_call and not names:
+        raise ValueError("requires tools")
+    if name is not None and name not in names:
+        raise ValueError(f"names the function {name}, which is not in tools")
 
 
 class FunctionDefinition(Strict):
     name: FunctionName
-    description: Annotated[str, AtMost("max_tool_description")] | None = None
-    parameters: dict[str, Any] | None = None
+    description: Description | None = None
+    parameters: Parameters | None = None
     strict: bool | None = None
 
-    @field_validator("parameters")
-    @classmethod
-    def _is_the_schema_of_an_object(cls, parameters: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-        if parameters is None:
-            return None
-        limits = limits_of(info)
-        if is_deeper(parameters, limits.max_grammar_depth):
-            raise ValueError(f"MAX_GRAMMAR_DEPTH allows {limits.max_grammar_depth} levels")
-        if len(json.dumps(parameters, ensure_ascii=False).encode(errors="replace")) > limits.max_grammar_bytes:
-            raise ValueError(f"MAX_GRAMMAR_BYTES allows {limits.max_grammar_bytes} bytes")
-        if parameters.get("type", "object") != "object":
-            raise ValueError('the arguments are an object, so its type is "object"')
-        return parameters
 
-
-class Tool(Strict):
+class ChatTool(Strict):
     type: Literal["function"]
     function: FunctionDefinition
 
-    def as_dict(self) -> dict[str, Any]:
-        """As chat templates take it: with a description and a schema, even if they say nothing."""
+    @property
+    def function_name(self) -> str:
+        return self.function.name
+
+    def tool(self) -> Tool:
         function = self.function
-        parameters = function.parameters or {"type": "object", "properties": {}}
-        strict = {"strict": True} if function.strict else {}
-        return {
-            "type": "function",
-            "function": {"name": function.name, "description": function.description or "", "parameters": parameters, **strict},
-        }
+        return Tool(function.name, function.description, function.parameters, bool(function.strict))
 
 
 class ChosenFunction(Strict):
@@ -55,6 +86,3 @@ class ChosenFunction(Strict):
 class NamedChoice(Strict):
     type: Literal["function"] = "function"
     function: ChosenFunction
-
-
-Tools = Annotated[list[Tool], AtMost("max_tools")]

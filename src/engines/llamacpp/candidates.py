@@ -48,7 +48,7 @@ class Candidates:
         ids: Ids = (row >= best[GROUPS - count]).nonzero()[0]
         return ids
 
-    def draw(self, chain: Any, row: Row, ids: Ids) -> int:
+    def sample(self, chain: Any, row: Row, ids: Ids) -> int:
         """The token a sampler chain selects from these ids."""
         data = self._data[: len(ids)]
         data["id"] = ids

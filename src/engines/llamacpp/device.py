@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp.llama_cpp as ll
 from llama_cpp._ggml import libggml
@@ -31,13 +31,25 @@ def choose_device(device: str, params: Any) -> str:
     return gpu
 
 
+class DeviceMemory(NamedTuple):
+    """In bytes."""
+
+    free: int
+    total: int
+
+
 def free_memory(*kinds: int) -> int:
     """Free bytes of all devices of these kinds together, as llama.cpp sees them."""
-    total = 0
+    return memory(*kinds).free
+
+
+def memory(*kinds: int) -> DeviceMemory:
+    """Of all devices of these kinds together. On Metal, free is what this process alone has left of the total."""
+    found = DeviceMemory(0, 0)
     for index in range(libggml.ggml_backend_dev_count()):
         device = libggml.ggml_backend_dev_get(index)
         if libggml.ggml_backend_dev_type(device) in kinds:
             free, capacity = ctypes.c_size_t(), ctypes.c_size_t()
             libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(capacity))
-            total += free.value
-    return total
+            found = DeviceMemory(found.free + free.value, found.total + capacity.value)
+    return found

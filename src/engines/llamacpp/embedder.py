@@ -11,9 +11,8 @@ import llama_cpp.llama_cpp as ll
 import numpy as np
 from numpy.typing import NDArray
 
-from src.engines.budget import PrefillBudget
 from src.engines.llamacpp.model import CLS, LAST, LoadedModel
-from src.errors import EngineDead
+from src.engines.prefill_budget import PrefillBudget
 
 SEQUENCES = 32  # short inputs that are computed together
 BATCH_TOKENS = 128  # of one piece of work. llama.cpp keeps the logits of all of them, though nobody asks for any
@@ -32,10 +31,13 @@ class Embedder:
         self._batch = ll.llama_batch_init(batch_tokens, 0, 1)
         self._state = ctypes.c_float * model.embedding_length
 
-    def embed(self, inputs: list[list[int]], running: Callable[[], int]) -> Generator[list[float] | None, None, None]:
-        """As Engine.embed. `running`: jobs that wait for their next token while this works."""
+    def embed(
+        self, inputs: list[list[int]], running: Callable[[], int], seconds: Callable[[], float | None]
+    ) -> Generator[list[float] | None, None, None]:
+        """As Engine.embed. `running`: jobs that wait for their next token while this works; `seconds`: that a piece may take, None
+        where nobody is about to ask for more."""
         for group in self._groups(inputs):
-            yield from self._embed_together(group, running)
+            yield from self._embed_together(group, running, seconds)
 
     def close(self) -> None:
         ll.llama_batch_free(self._batch)
@@ -53,14 +55,16 @@ class Embedder:
             room -= len(tokens)
         yield group
 
-    def _embed_together(self, group: list[list[int]], running: Callable[[], int]) -> Generator[list[float] | None, None, None]:
+    def _embed_together(
+        self, group: list[list[int]], running: Callable[[], int], seconds: Callable[[], float | None]
+    ) -> Generator[list[float] | None, None, None]:
         states = np.zeros((len(group), self._model.embedding_length), np.float32)
         todo = [(index, position, token) for index, tokens in enumerate(group) for position, token in enumerate(tokens)]
         done = 0
         try:
             while True:
                 began, position = time.perf_counter(), todo[done][1]
-                size = self._budget.tokens(running(), position) if self._model.generates else len(todo)
+                size = self._budget.tokens(running(), position, seconds()) if self._model.generates else len(todo)
                 piece = todo[done : done + size]
                 self._compute(piece)
                 self._add(piece, group, states)
@@ -70,7 +74,8 @@ class Embedder:
                     break
                 yield None
         finally:
-            ll.llama_memory_clear(self._memory, False)
+            # NaN in a cell would reach the next inputs, though it is masked there: 0 times NaN.
+            ll.llama_memory_clear(self._memory, not np.isfinite(states).all())
         for state in states:
             yield state.tolist()
 
@@ -83,8 +88,7 @@ class Embedder:
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = sequence
             batch.logits[index] = True
-        if (code := ll.llama_decode(self._context, batch)) != 0:
-            raise EngineDead(f"llama_decode returned {code} for {len(piece)} tokens to embed")
+        self._model.compute(self._context, batch)
 
     def _add(self, piece: list[Place], group: list[list[int]], states: NDArray[np.float32]) -> None:
         """Take in the hidden states of a piece, as the model's pooling wants: the mean, the first token's, the last one's."""

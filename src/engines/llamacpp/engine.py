@@ -5,41 +5,41 @@ from collections.abc import Generator
 
 import llama_cpp.llama_cpp as ll
 
-from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
-from src.engines.budget import PrefillBudget, share_room
+from src.engines.base import Engine, EngineStats, Feature, Job, Step
+from src.engines.job_queue import JobQueue
+from src.engines.llamacpp import LlamaCppOptions
 from src.engines.llamacpp.embedder import BATCH_TOKENS as EMBEDDING_BATCH_TOKENS
 from src.engines.llamacpp.embedder import Embedder
 from src.engines.llamacpp.model import BATCH_TOKENS, LoadedModel
 from src.engines.llamacpp.slots import Slot, Slots
-from src.engines.queue import JobQueue
-from src.errors import EngineDead, EngineError
+from src.engines.prefill_budget import PrefillBudget, share_room
+from src.engines.step_share import SHORT, Running, StepShare
+from src.errors import EngineError, InvalidOutput
 
 STEP_TARGET = {"cpu": 0.25, "cuda": 0.05, "mps": 0.1}  # seconds, where the setting leaves it open
 
 
 class LlamaCppEngine(Engine):
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: LlamaCppOptions) -> None:
         self._model = LoadedModel(options)
-        self.context_length = self._model.context_length
+        self.features = frozenset[Feature]({"generation", "embeddings"} if self._model.generates else {"embeddings"})
+        self.context_length, self.vocab_size = self._model.context_length, self._model.n_vocab
         self.device = self._model.device
-        self._slots = Slots(self._model, options.cached_prefixes)
         self.embedding_length = self._model.embedding_length
-        self.generates = self._model.generates
+        self._slots = Slots(self._model, options.cached_prefixes)
         target = options.step_time_target or STEP_TARGET[self.device]
         self._budget = PrefillBudget(target, BATCH_TOKENS)
         self._embedding_budget = PrefillBudget(target, EMBEDDING_BATCH_TOKENS)
         self._embedder: Embedder | None = None  # until somebody asks
-        self._queue = JobQueue()
+        self._queue = JobQueue(len(self._slots.all))
+        self._step_share = StepShare()
         self._batch = ll.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._prefix_hit = self._prefix_asked = self._generated = 0
         self._compute_seconds = self._position = 0.0
         self._warm_up()
 
     def add(self, job: Job) -> None:
-        if not job.tokens or len(job.tokens) >= self.context_length:
-            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
-        if not all(0 <= token < self._model.n_vocab for token in job.tokens):
-            raise EngineError("The prompt has a token that is not in the model's vocabulary.")  # llama.cpp would abort
+        self._assert_fits(job)  # llama.cpp would abort
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
@@ -56,14 +56,15 @@ class LlamaCppEngine(Engine):
         if not batched:
             return []
         filled = time.perf_counter()
-        code = ll.llama_decode(self._model.context, self._batch)
+        self._model.compute(self._model.context, self._batch)
         computed = time.perf_counter()
-        if code != 0:
-            # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
-            raise EngineDead(f"llama_decode returned {code} for a batch of {self._batch.n_tokens} tokens")
         steps = [self._advance(slot, output) for slot, output in batched]
+        self._slots.clean([slot for (slot, _), step in zip(batched, steps, strict=True) if isinstance(step.error, InvalidOutput)])
         seconds = time.perf_counter() - began
-        self._budget.observe(self._decoding, self._batch.n_tokens - self._decoding, seconds, self._position)
+        prefilled = self._batch.n_tokens - self._decoding
+        self._budget.observe(self._decoding, prefilled, seconds, self._position)
+        if not prefilled:
+            self._step_share.observe(self._decoding, self._drawing, seconds)
         self._embedding_budget.observe(self._decoding, 0, seconds)  # a piece of such work comes between two steps
         self._compute_seconds += computed - filled
         return steps
@@ -71,16 +72,13 @@ class LlamaCppEngine(Engine):
     def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
         if self._embedder is None:
             self._embedder = Embedder(self._model, self._embedding_budget)
-        yield from self._embedder.embed(inputs, lambda: len(self._slots.running()))
+        yield from self._embedder.embed(inputs, lambda: len(self._slots.running()), lambda: SHORT if self._queue.was_asked() else None)
 
     def stats(self) -> EngineStats:
         running = self._slots.running()
         return EngineStats(
             running=len(running),
-            waiting=len(self._queue),
-            longest_wait=self._queue.longest_wait(),
-            admitted=self._queue.admitted,
-            waited_seconds=self._queue.waited_seconds,
+            **self._queue.stats(),
             slots=self._model.slots,
             kv_used=sum(len(slot.cells) for slot in running),
             kv_total=self._model.slots * self.context_length,
@@ -88,6 +86,8 @@ class LlamaCppEngine(Engine):
             prefix_asked=self._prefix_asked,
             generated=self._generated,
             compute_seconds=self._compute_seconds,
+            prefix_copies=self._slots.copies,
+            moves=self._slots.moves,
         )
 
     def close(self) -> None:
@@ -110,16 +110,22 @@ class LlamaCppEngine(Engine):
             self._prefix_hit += slot.cached_tokens or 0
 
     def _fill_batch(self) -> list[tuple[Slot, int]]:
-        """Put the next tokens of every job into the batch: one of each that decodes, then prompts in what room is left.
+        """Put the next tokens of the jobs whose turn it is into the batch: one of each that decodes, then prompts in what room is left.
 
         Returns the slots in the batch with the index of their last token there.
         """
         running = self._slots.running()
+        seconds = None
+        self._drawing = sum(slot.drawn > 0 for slot in running)
+        jobs = [slot.job for slot in running if slot.job]
+        if self._queue.is_uneven(jobs):
+            chosen, seconds = self._step_share.choose([Running(job.key, slot.drawn > 0) for job, slot in zip(jobs, running, strict=True)])
+            running = [running[index] for index in chosen]
         prompts = sorted((slot for slot in running if len(slot.todo) > 1), key=lambda slot: slot.admitted_at)
         self._decoding = len(running) - len(prompts)
         counts: dict[int, int] = {}
         if prompts:
-            room = self._budget.tokens(self._decoding, max(len(slot.cells) for slot in prompts))
+            room = self._budget.tokens(self._decoding, max(len(slot.cells) for slot in prompts), seconds)
             shares = share_room(room, [len(slot.todo) for slot in prompts])
             counts = {slot.seq_id: share for slot, share in zip(prompts, shares, strict=True)}
             self._position = sum(counts[slot.seq_id] * (len(slot.cells) + counts[slot.seq_id] / 2) for slot in prompts) / sum(shares)
@@ -149,8 +155,8 @@ class LlamaCppEngine(Engine):
         if slot.todo:
             return Step(job_id=job.id, cached_tokens=cached)
         try:
-            token, logprobs = sampler.draw(output, len(slot.cells))
-        except EngineError as error:  # this job's grammar
+            token, logprobs = sampler.sample(output, len(slot.cells))
+        except EngineError as error:  # of this job alone
             self._slots.release(slot)
             return Step(job_id=job.id, cached_tokens=cached, error=error)
         slot.drawn += 1
@@ -172,7 +178,6 @@ class LlamaCppEngine(Engine):
         slot.todo.append(self._model.end_tokens[0] if self._model.end_tokens else 0)
         self._batch.n_tokens = 0
         self._put(slot, 1)
-        if ll.llama_decode(self._model.context, self._batch) != 0:
-            raise EngineDead("llama_decode failed on the first token after the load")
+        self._model.compute(self._model.context, self._batch)
         ll.llama_memory_clear(self._model.memory, True)
         slot.cells.clear()

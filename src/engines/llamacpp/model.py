@@ -1,4 +1,4 @@
-"""A GGUF in memory and a llama.cpp context for it: device, threads, what fits. Knows nothing of jobs."""
+"""A GGUF in memory and a llama.cpp context for it: device, threads, KV cache."""
 
 import ctypes
 import platform
@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 import llama_cpp.llama_cpp as ll
 import psutil
 
-from src.engines.base import EngineOptions
+from src.engines.llamacpp import LlamaCppOptions
 from src.engines.llamacpp.candidates import Candidates
 from src.engines.llamacpp.device import GPU, INTEGRATED_GPU, choose_device, free_memory
-from src.errors import InsufficientMemory, ModelLoadFailed
+from src.engines.room import shrunk_context, shrunk_sequences
+from src.errors import EngineDead, InsufficientMemory, ModelLoadFailed
 
-DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more memory than there is
-DEFAULT_SLOTS = 20
-KV_SHARE = 0.2  # of the free memory, for as many slots as the setting leaves open
 BATCH_TOKENS = 512  # most tokens one llama_decode computes
 GIB = 2**30
 CLS, LAST = ll.LLAMA_POOLING_TYPE_CLS, ll.LLAMA_POOLING_TYPE_LAST  # of the metadata's pooling types; all others mean the mean here
@@ -51,7 +49,7 @@ def _keep_errors(level: int, text: bytes, _: Any) -> None:
 class LoadedModel:
     """The model, a context of `slots` KV streams, and the numbers an engine needs of them."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: LlamaCppOptions) -> None:
         """Raises ModelLoadFailed, naming the file, the reason and, where memory is short, the numbers."""
         _errors.clear()
         ll.llama_log_set(_keep_errors, ctypes.c_void_p())
@@ -60,7 +58,7 @@ class LoadedModel:
         params = ll.llama_model_default_params()
         self.device = choose_device(options.device, params)
         # Read before the weights are loaded; the manager's figure is the system's.
-        memory = options.memory_bytes if self.device == "cpu" else free_memory(GPU, INTEGRATED_GPU)
+        memory = self._memory(options.memory_bytes)
         self.model = ll.llama_model_load_from_file(str(options.model_path).encode(), params)
         if not self.model:
             raise ModelLoadFailed(f"llama.cpp cannot load {name}: {'; '.join(_errors) or 'no reason given'}")
@@ -73,7 +71,14 @@ class LoadedModel:
         self.pooling = int(_metadata(self.model, f"{_metadata(self.model, 'general.architecture')}.pooling_type") or 0)
         self._adapters = [self._load_adapter(path, name) for path in options.lora]  # before a context is made
         kv_types = self._kv_types(options.kv_type)
-        self.context_length, self.slots = _plan(self.model, options, kv_types, memory, name)
+        self.context_length = min(options.context_length, ll.llama_model_n_ctx_train(self.model))
+        self.slots = options.max_sequences
+        token_bytes = _kv_bytes_per_token(self.model, kv_types)
+        if self.device != "cpu" and memory:
+            self._shrink(options, token_bytes, memory - ll.llama_model_size(self.model))
+        kv_bytes = self.slots * self.context_length * token_bytes
+        if self.device != "cpu" and memory:
+            self._refuse_if_too_large(kv_bytes, memory - ll.llama_model_size(self.model), name)
         self.context = self._make_context(options, kv_types)
         if not self.context and kv_types is Q8_0_VALUES:  # a model without flash attention
             self.context = self._make_context(options, F16)
@@ -87,8 +92,22 @@ class LoadedModel:
         self.generates = bool(self.memory)  # a model that sees all of a text at once, as BERT does, has no use for a KV cache
         self._threads = options.threads or 1
         # Planned for, and not taken by weights and the context above. The rest of the machine may have grown since.
-        kv_bytes = self.slots * self.context_length * _kv_bytes_per_token(self.model, kv_types)
         self._left = memory - ll.llama_model_size(self.model) - kv_bytes if memory else None
+
+    def _memory(self, planned: int) -> int:
+        """Bytes that are free for it, 0 where that is not known. On a Mac the device's own figure leaves out what others have of it."""
+        if self.device == "cpu":
+            return planned
+        free = free_memory(GPU, INTEGRATED_GPU)
+        return min(free, planned or free) if self.device == "mps" else free
+
+    def _shrink(self, options: LlamaCppOptions, token_bytes: int, free: int) -> None:
+        """Take no more of what the operator left open than the device has room for."""
+        if options.context_is_open:
+            least = 1 if options.sequences_are_open else self.slots
+            self.context_length = shrunk_context(self.context_length, least, token_bytes, free)
+        if options.sequences_are_open:
+            self.slots = shrunk_sequences(self.slots, self.context_length, token_bytes, free)
 
     def make_embedding_context(self, sequences: int, batch_tokens: int) -> Any:
         """A context that gives hidden states, of so many sequences that share the cells of one. It is the caller's to free.
@@ -119,6 +138,30 @@ class LoadedModel:
         self._apply_adapters(context)
         return context
 
+    def compute(self, context: Any, batch: Any) -> None:
+        """A batch to its end. Raises EngineDead; then nothing of what it computed is of use.
+
+        Metal's backend returns before its work is done, and only logs that it failed: what is read then is of the step before.
+        """
+        _errors.clear()
+        code = ll.llama_decode(context, batch)
+        ll.llama_synchronize(context)
+        reasons = "; ".join(_errors)
+        if code != 0:
+            # Every sequence has its own cells and is bounded by the context: no code but 0 leaves the cache in a known state.
+            raise EngineDead(f"llama_decode returned {code} for a batch of {batch.n_tokens} tokens: {reasons or 'no reason given'}")
+        if any(text.startswith("ggml_") for text in _errors):
+            raise EngineDead(f"The device failed on a batch of {batch.n_tokens} tokens: {reasons}")
+
+    def _refuse_if_too_large(self, kv_bytes: int, free: int, name: str) -> None:
+        """By the GPU's free memory as llama.cpp sees it, which the manager's plan does not know."""
+        if kv_bytes > free:
+            raise ModelLoadFailed(
+                f"{name} with MAX_PARALLEL_SEQUENCES={self.slots} × CONTEXT_LENGTH={self.context_length} needs {kv_bytes / GIB:.1f} GiB "
+                f"of KV cache, but {max(free, 0) / GIB:.1f} GiB of the GPU are free beside the weights. "
+                f"{max(1, int(free * self.slots // kv_bytes))} sequences would fit; KV_CACHE_TYPE=q8_0 takes about half as much as f16."
+            )
+
     def _apply_adapters(self, context: Any) -> None:
         if adapters := self._adapters:
             scales = (ctypes.c_float * len(adapters))(*[1.0] * len(adapters))
@@ -140,7 +183,7 @@ class LoadedModel:
             return Q8_0_VALUES if self.device == "cpu" and x86 and _head_sizes(self.model)[1] % 32 == 0 else F16
         return {"f16": F16, "q8_0": Q8_0}[kv_type]
 
-    def _make_context(self, options: EngineOptions, kv_types: KVTypes) -> Any:
+    def _make_context(self, options: LlamaCppOptions, kv_types: KVTypes) -> Any:
         params = ll.llama_context_default_params()
         params.n_ctx = self.context_length * self.slots
         params.n_seq_max = self.slots
@@ -155,24 +198,6 @@ class LoadedModel:
     def close(self) -> None:
         ll.llama_free(self.context)
         ll.llama_model_free(self.model)
-
-
-def _plan(model: Any, options: EngineOptions, kv_types: KVTypes, memory: int, name: str) -> tuple[int, int]:
-    """(context length, slots): the settings where they are given, else what fits beside the weights."""
-    trained = ll.llama_model_n_ctx_train(model)
-    context = min(trained, options.context_length or DEFAULT_CONTEXT)
-    kv_bytes = context * _kv_bytes_per_token(model, kv_types)
-    if not options.max_sequences:
-        return context, max(1, min(DEFAULT_SLOTS, int(memory * KV_SHARE // kv_bytes)))
-    needed = options.max_sequences * kv_bytes
-    free = memory - ll.llama_model_size(model)
-    if memory and needed > free:
-        raise ModelLoadFailed(
-            f"{name} with MAX_PARALLEL_SEQUENCES={options.max_sequences} × CONTEXT_LENGTH={context} needs {needed / GIB:.1f} GiB "
-            f"of KV cache, but {max(free, 0) / GIB:.1f} GiB are free beside the weights. "
-            f"{max(1, int(free // kv_bytes))} sequences would fit; KV_CACHE_TYPE=q8_0 takes about half as much as f16."
-        )
-    return context, options.max_sequences
 
 
 def _kv_bytes_per_token(model: Any, kv_types: KVTypes) -> int:

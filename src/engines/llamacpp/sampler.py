@@ -7,6 +7,7 @@ import llama_cpp.llama_cpp as ll
 import numpy as np
 
 from src.engines.base import Grammar, Job, Logprobs
+from src.engines.finite import check_row, masks
 from src.engines.llamacpp.candidates import Row
 from src.engines.llamacpp.model import LoadedModel
 from src.sampling import SamplingParams, mix_seed
@@ -24,6 +25,8 @@ class Sampler:
         params = job.sampling
         prompt, completion = job.tokens[: job.prompt_tokens], job.tokens[job.prompt_tokens :]
         self._grammar: Grammar | None = job.grammar
+        self._params = params
+        self._prompt_tokens = job.prompt_tokens
         self._logprobs = params.logprobs
         self._bias = np.array(list(params.logit_bias), np.intp), np.array(list(params.logit_bias.values()), np.float32)
         self._endless = np.array(model.end_tokens if params.ignore_eos else [], np.intp)
@@ -31,9 +34,9 @@ class Sampler:
         self._may_end_at = job.prompt_tokens + params.min_tokens
         self._context = model.context
         self._candidates = model.candidates
-        self._few = _few_enough(model, params)
+        self._candidate_count = _candidate_count(model, params)
         self._seed = params.seed
-        self._greedy = params.temperature == 0
+        self._greedy = params.greedy
         settings = ll.llama_sampler_chain_default_params()
         settings.no_perf = True
         self._chain = ll.llama_sampler_chain_init(settings)
@@ -70,17 +73,20 @@ class Sampler:
         if params.min_p > 0:
             ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_min_p(params.min_p, 1))
 
-    def draw(self, output: int, position: int) -> tuple[int, Logprobs | None]:
-        """The token at `position` of its sequence, from the batch's output number `output`. Raises EngineError of the grammar."""
+    def sample(self, output: int, position: int) -> tuple[int, Logprobs | None]:
+        """The token at `position` of its sequence, from the batch's output number `output`. Raises EngineError of this job alone."""
         row = self._candidates.row(self._context, output)
+        check_row(float(row.max()))
         plain = None if self._logprobs is None else row.copy()
-        self._bend(row, position)
+        self._apply_biases(row, position)
+        if applied := masks(self._params, position - self._prompt_tokens, grammar=self._grammar is not None):
+            check_row(float(row.max()), applied)
         token = self._select(row, output, position)
         if self._grammar:
             self._grammar.accept(token)
         return token, None if plain is None else logprobs(plain, token, self._logprobs or 0)
 
-    def _bend(self, row: Row, position: int) -> None:
+    def _apply_biases(self, row: Row, position: int) -> None:
         """Biases and masks, in llama.cpp's own memory: the chain reads it from there."""
         tokens, biases = self._bias
         row[tokens] += biases
@@ -92,13 +98,13 @@ class Sampler:
             row[allowed == 0] = -np.inf
 
     def _select(self, row: Row, output: int, position: int) -> int:
-        if self._few == 1:
+        if self._candidate_count == 1:
             return int(row.argmax())
         if self._greedy:
             return int(ll.llama_sampler_sample(self._chain, self._context, output))
         ll.llama_sampler_chain_add(self._chain, ll.llama_sampler_init_dist(mix_seed(self._seed, position)))
-        if self._few:
-            token = self._candidates.draw(self._chain, row, self._candidates.pick(row, self._few))
+        if self._candidate_count:
+            token = self._candidates.sample(self._chain, row, self._candidates.pick(row, self._candidate_count))
         else:
             token = int(ll.llama_sampler_sample(self._chain, self._context, output))
         ll.llama_sampler_free(ll.llama_sampler_chain_remove(self._chain, self._fixed))
@@ -108,11 +114,11 @@ class Sampler:
         ll.llama_sampler_free(self._chain)
 
 
-def _few_enough(model: LoadedModel, params: SamplingParams) -> int:
+def _candidate_count(model: LoadedModel, params: SamplingParams) -> int:
     """How many of the greatest logits hold all that the chain can select from. 0: it has to see every one."""
     if params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty:
         return 0  # these change which logits are the greatest
-    count = 1 if params.temperature == 0 else params.top_k
+    count = 1 if params.greedy else params.top_k
     if count < 1:
         return 0
     return count if count <= model.candidates.most else 0

@@ -19,12 +19,21 @@ class Slot:
     def __init__(self, seq_id: int) -> None:
         self.seq_id = seq_id
         self.cells: list[int] = []
+        self.scope = ""  # of the job that the cells were computed for
         self.todo: deque[int] = deque()
         self.job: Job | None = None
         self.sampler: Sampler | None = None
         self.drawn = 0
         self.cached_tokens: int | None = None  # until the job's first step has told it
         self.admitted_at = self.used_at = 0  # by the clock of Slots, which counts admissions and releases
+
+    def shared(self, job: Job, tokens: list[int]) -> int:
+        """How many of the tokens, from the first, its cells hold for the job."""
+        return common_prefix(self.cells, tokens) if self.scope == job.scope else 0
+
+    def coming(self, job: Job) -> int:
+        """How many of the job's tokens they will hold once what it has to do is done."""
+        return common_prefix([*self.cells, *self.todo], job.tokens) if self.scope == job.scope else 0
 
 
 class Slots:
@@ -52,15 +61,15 @@ class Slots:
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
         if not self._kept:
             return False
-        there = max(common_prefix(slot.cells, job.tokens) for slot in self.all)
-        coming = (common_prefix([*slot.cells, *slot.todo], job.tokens) for slot in self.running() if len(slot.todo) > 1)
+        there = max(slot.shared(job, job.tokens) for slot in self.all)
+        coming = (slot.coming(job) for slot in self.running() if len(slot.todo) > 1)
         return max(coming, default=0) - there >= COPY_WORTH
 
     def take(self, job: Job) -> Slot:
         """A free slot for the job, there has to be one, with as much of the job's prefix in place as can be had."""
-        slot, common = self._place(job.tokens)
+        slot, common = self._place(job)
         common = self._cut(slot, common)
-        slot.job = job
+        slot.job, slot.scope = job, job.scope
         slot.sampler = Sampler(self._model, job)
         slot.todo = deque(job.tokens[common:])
         slot.drawn = 0
@@ -78,6 +87,17 @@ class Slots:
         idle = sorted((s for s in self.all if s.cells and not s.job), key=lambda s: s.used_at)
         for oldest in idle[: max(0, len(idle) - self._kept)]:
             self._cut(oldest, 0)
+
+    def clean(self, spoilt: list[Slot]) -> None:
+        """Wipe free slots in whose cells there is NaN, which attention carries on to whoever has the slot next: also from cells
+        that are not in use any more, for what is masked is multiplied by 0. Any other slot's cells are good to write over them."""
+        source = next((slot for slot in self.all if slot not in spoilt), None)
+        for slot in spoilt:
+            if source:
+                self._copy(source, slot)
+            self._cut(slot, 0)
+        if spoilt and not source:
+            ll.llama_memory_clear(self._model.memory, True)
 
     def close_gap(self) -> None:
         """Move the last running sequence into the first hole among those that run, where it has long to go.
@@ -114,10 +134,10 @@ class Slots:
         self._clock += 1
         return self._clock
 
-    def _place(self, tokens: list[int]) -> tuple[Slot, int]:
-        """The slot for a job with these tokens, and how many of them its cells hold."""
-        known = tokens[:-1]  # the last token is always computed: its logits are what the first draw needs
-        shared = {slot.seq_id: common_prefix(slot.cells, known) for slot in self.all}
+    def _place(self, job: Job) -> tuple[Slot, int]:
+        """The slot for a job, and how many of its tokens the slot's cells hold."""
+        known = job.tokens[:-1]  # the last token is always computed: its logits are what the first draw needs
+        shared = {slot.seq_id: slot.shared(job, known) for slot in self.all}
         free = self.free()
         best = max(free, key=lambda slot: (shared[slot.seq_id], -slot.used_at))
         spare = self._spare(free)
@@ -136,7 +156,7 @@ class Slots:
         """Between streams llama.cpp copies whole sequences only: a partial copy ends the process. The rest is cut after."""
         ll.llama_memory_seq_rm(self._model.memory, target.seq_id, -1, -1)
         ll.llama_memory_seq_cp(self._model.memory, source.seq_id, target.seq_id, -1, -1)
-        target.cells = list(source.cells)
+        target.cells, target.scope = list(source.cells), source.scope
 
     def _cut(self, slot: Slot, length: int) -> int:
         """Drop the slot's cells from `length` on; all of them where this model's memory cannot be cut there."""

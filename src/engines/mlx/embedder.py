@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from src.engines.budget import PrefillBudget
+from src.engines.mlx.memory_errors import is_memory
 from src.engines.mlx.model import LoadedModel
+from src.engines.prefill_budget import PrefillBudget
 from src.errors import EngineDead, InsufficientMemory
 
 
@@ -45,7 +46,7 @@ class Embedder:
                 total = total + states[0].astype(mx.float32).sum(axis=0)
                 mx.eval(total, [layer.state for layer in cache])
             except (RuntimeError, MemoryError) as error:
-                if "alloc" in str(error):  # as MLX's allocators say it
+                if is_memory(error):
                     raise InsufficientMemory("There was no memory to embed this input. Send a shorter one.") from error
                 raise EngineDead(f"MLX failed: {error}") from error
             self.budget.observe(0, len(piece), time.perf_counter() - began, done + len(piece) / 2)

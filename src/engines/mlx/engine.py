@@ -1,5 +1,7 @@
 """Continuous batching by mlx-lm's BatchGenerator: which jobs run, what of their prompts is known already. Knows nothing of text."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Generator
 from typing import Any
@@ -7,15 +9,17 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
 
-from src.engines.base import Engine, EngineOptions, EngineStats, Job, Step
-from src.engines.budget import PrefillBudget
+from src.engines.base import Engine, EngineStats, Feature, Job, Step
+from src.engines.job_queue import JobQueue
+from src.engines.mlx import MLXOptions
 from src.engines.mlx.embedder import Embedder
-from src.engines.mlx.mask import Mask
+from src.engines.mlx.grammar_mask import Mask
+from src.engines.mlx.memory_errors import is_memory
 from src.engines.mlx.model import LoadedModel
-from src.engines.mlx.prefixes import Cache, Prefixes, cut, usable
+from src.engines.mlx.prefix_cache import Cache, Prefixes, cut, usable
 from src.engines.mlx.sampler import BatchSampler, Row
+from src.engines.prefill_budget import PrefillBudget
 from src.engines.prefix import common_prefix
-from src.engines.queue import JobQueue
 from src.errors import EngineDead, EngineError, InsufficientMemory
 
 STEP_TARGET = {"cpu": 0.25, "mps": 0.1}  # seconds, where the setting leaves it open
@@ -32,7 +36,7 @@ class _Sequence:
         self.drawn: list[int] = []
         self.todo = len(job.tokens)  # tokens to be computed before the next one can be drawn
         self.cached: int | None = None  # prompt tokens that were not computed anew
-        self.told = False  # whether a step has carried `cached`
+        self.reported = False  # whether a step has carried `cached`
         self.mask = Mask(job.grammar) if job.grammar else None
         self.row: Row  # made when it starts, and again where it has to start again
 
@@ -48,15 +52,16 @@ class _Sequence:
         return tokens[: len(tokens) - self.todo]
 
     def step(self, **fields: Any) -> Step:
-        """The first one tells what was cached."""
-        cached, self.told = None if self.told else self.cached, True
+        """The first one carries what was cached."""
+        cached, self.reported = None if self.reported else self.cached, True
         return Step(job_id=self.job.id, cached_tokens=cached, **fields)
 
 
 class MLXEngine(Engine):
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: MLXOptions) -> None:
         self._model = LoadedModel(options)
-        self.context_length = self._model.context_length
+        self.features = frozenset[Feature]({"generation", "embeddings"} if self._model.embedding_length else {"generation"})
+        self.context_length, self.vocab_size = self._model.context_length, self._model.vocab_size
         self.device = self._model.device
         self._most_running = self._model.slots
         self._reuses = options.cached_prefixes > 0
@@ -65,17 +70,15 @@ class MLXEngine(Engine):
         self._budget = PrefillBudget(target, BATCH_TOKENS[self.device])
         self.embedding_length = self._model.embedding_length
         self._embedder = Embedder(self._model, PrefillBudget(target, BATCH_TOKENS[self.device]))
-        self._queue = JobQueue()
+        self._queue = JobQueue(self._most_running)
         self._running: dict[int, _Sequence] = {}  # by the generator's ids, in the order of their admission
-        self._prefix_hit = self._prefix_asked = self._generated = 0
+        self._prefix_hit = self._prefix_asked = self._prefix_copies = self._generated = 0
         self._compute_seconds = 0.0
+        self._spoilt = False  # whether the batch's caches may hold garbage
         self._start_generator()
 
     def add(self, job: Job) -> None:
-        if not job.tokens or len(job.tokens) >= self.context_length:
-            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
-        if not all(0 <= token < self._model.vocab_size for token in job.tokens):
-            raise EngineError("The prompt has a token that is not in the model's vocabulary.")
+        self._assert_fits(job)
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
@@ -84,9 +87,11 @@ class MLXEngine(Engine):
             sequence = self._running.pop(uid)
             removed = self._generator.remove([uid], return_prompt_caches=self._reuses)
             if removed:
-                self._prefixes.keep(sequence.in_cache, removed[uid][0])
+                self._keep(sequence, removed[uid][0])
 
     def step(self) -> list[Step]:
+        if self._spoilt:
+            self._restart([*self._running.values()])
         self._admit()
         if not self._running:
             return []
@@ -109,25 +114,26 @@ class MLXEngine(Engine):
         return steps + [self._advance(response) for response in drawn]
 
     def _compute(self) -> tuple[list[Any], list[Any]] | None:
-        """What became of prompts, and what was drawn. None where an allocation failed."""
+        """What became of prompts, and what was drawn. None where memory ran out."""
         try:
             prompts, drawn = self._generator.next()
         except (RuntimeError, MemoryError) as error:
-            if "alloc" in str(error):  # as MLX's allocators say it
+            if is_memory(error):
                 return None
             raise EngineDead(f"MLX failed: {error}") from error
         return prompts, drawn
 
     def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
-        yield from self._embedder.embed(inputs, lambda: len(self._running), self._makes_room)
+        try:
+            yield from self._embedder.embed(inputs, lambda: len(self._running), self._makes_room)
+        except InsufficientMemory:
+            self._spoilt = True
+            raise
 
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._queue),
-            longest_wait=self._queue.longest_wait(),
-            admitted=self._queue.admitted,
-            waited_seconds=self._queue.waited_seconds,
+            **self._queue.stats(),
             slots=self._model.slots,
             kv_used=sum(len(sequence.in_cache) for sequence in self._running.values()),
             kv_total=self._model.slots * self.context_length,
@@ -135,6 +141,7 @@ class MLXEngine(Engine):
             prefix_asked=self._prefix_asked,
             generated=self._generated,
             compute_seconds=self._compute_seconds,
+            prefix_copies=self._prefix_copies,
         )
 
     def close(self) -> None:
@@ -158,16 +165,13 @@ class MLXEngine(Engine):
     def _admit(self) -> None:
         """Start waiting jobs in their turn while there is room; one that can soon copy its prefix lets others pass."""
         while len(self._queue) and len(self._running) < self._most_running:
-            full = False
-
-            def may_run(job: Job) -> bool:
-                nonlocal full
-                full = full or not self._fits(job)  # then smaller ones do not pass: it would wait for ever
-                return not full and not self._worth_waiting(job.tokens)
-
-            job = self._queue.take([sequence.job for sequence in self._running.values()], may_run)
+            running = [sequence.job for sequence in self._running.values()]
+            # Smaller jobs do not pass one that has no room: it would wait for ever.
+            in_turn = itertools.takewhile(self._fits, self._queue.in_turn(running))
+            job = next((job for job in in_turn if not self._worth_waiting(job)), None)
             if job is None:
                 return
+            self._queue.admit(job)
             self._start(_Sequence(job))
 
     def _fits(self, job: Job) -> bool:
@@ -187,19 +191,20 @@ class MLXEngine(Engine):
         longest = max(len(job.tokens) + job.max_tokens for job in jobs)
         return len(jobs) * self._model.sequence_bytes(min(longest, self.context_length))
 
-    def _worth_waiting(self, tokens: list[int]) -> bool:
+    def _worth_waiting(self, job: Job) -> bool:
         """Is a running prompt about to compute much of what this job needs, so that it can be copied in a moment?"""
         if not self._reuses:
             return False
-        prompts = (sequence.tokens for sequence in self._running.values() if sequence.todo > 1)
-        coming = max((common_prefix(prompt, tokens) for prompt in prompts if len(prompt) < self._model.cuttable), default=0)
+        prompts = (sequence.tokens for sequence in self._in_scope(job).values() if sequence.todo > 1)
+        coming = max((common_prefix(prompt, job.tokens) for prompt in prompts if len(prompt) < self._model.cuttable), default=0)
         if coming < COPY_WORTH:
             return False
-        return coming - max(self._prefixes.find(tokens), self._longest_running(tokens)[0]) >= COPY_WORTH
+        there = max(self._prefixes.find(job.tokens, job.scope), self._longest_running(job, job.tokens)[0])
+        return coming - there >= COPY_WORTH
 
     def _start(self, sequence: _Sequence) -> None:
         tokens, job = sequence.tokens, sequence.job
-        cache, known = self._find_prefix(tokens[:-1])  # the last token is always computed: the first draw needs its logits
+        cache, known = self._find_prefix(job, tokens[:-1])  # the last token is always computed: the first draw needs its logits
         sequence.row = Row(self._sampler, job.sampling, job.prompt_tokens, len(job.tokens), sequence.mask)
         (uid,) = self._generator.insert(
             [tokens[known:]],
@@ -218,21 +223,26 @@ class MLXEngine(Engine):
             self._prefix_asked += job.prompt_tokens
             self._prefix_hit += sequence.cached
 
-    def _find_prefix(self, tokens: list[int]) -> tuple[Cache | None, int]:
+    def _find_prefix(self, job: Job, tokens: list[int]) -> tuple[Cache | None, int]:
         """A cache for as much of the tokens' beginning as can be had: from an ended job, or a copy from a running one."""
         if not self._reuses:
             return None, 0
-        length, uid = self._longest_running(tokens)
-        if length - self._prefixes.find(tokens) >= COPY_WORTH:
+        length, uid = self._longest_running(job, tokens)
+        if length - self._prefixes.find(tokens, job.scope) >= COPY_WORTH:
             held = len(self._running[uid].in_cache)
             cache = self._generator.extract_cache([uid])[uid][0]
             if usable(cache, held, length):
+                self._prefix_copies += 1
                 return cut(cache, held, length), length
-        return self._prefixes.take(tokens)
+        return self._prefixes.take(tokens, job.scope)
 
-    def _longest_running(self, tokens: list[int]) -> tuple[int, int]:
-        """(tokens in common, id) of the running job whose cache begins with most of the tokens and can be cut there."""
-        caches = ((sequence.in_cache, uid) for uid, sequence in self._running.items())
+    def _in_scope(self, job: Job) -> dict[int, _Sequence]:
+        """The running sequences whose prefixes the job may use."""
+        return {uid: sequence for uid, sequence in self._running.items() if sequence.job.scope == job.scope}
+
+    def _longest_running(self, job: Job, tokens: list[int]) -> tuple[int, int]:
+        """(tokens in common, id) of the running sequence whose cache begins with most of the job's tokens and can be cut there."""
+        caches = ((sequence.in_cache, uid) for uid, sequence in self._in_scope(job).items())
         shared = ((common_prefix(held, tokens), uid) for held, uid in caches if len(held) < self._model.cuttable)
         return max(shared, default=(0, -1))
 
@@ -246,30 +256,52 @@ class MLXEngine(Engine):
     def _advance(self, response: Any) -> Step:
         """A token was drawn. The generator is one step ahead: its cache holds this token already."""
         sequence = self._running[response.uid]
-        if sequence.row.error:
+        try:
+            sequence.row.check()
+        except EngineError as error:
             del self._running[response.uid]
             self._generator.remove([response.uid])
-            return sequence.step(error=sequence.row.error)
+            return sequence.step(error=error)
         sequence.drawn.append(response.token)
         self._generated += 1
         if response.finish_reason:
             del self._running[response.uid]
             if self._reuses:
-                self._prefixes.keep(sequence.in_cache, response.prompt_cache)
+                self._keep(sequence, response.prompt_cache)
         return sequence.step(token=response.token, logprobs=sequence.row.logprobs(), finish=response.finish_reason)
 
+    def _keep(self, sequence: _Sequence, cache: Cache) -> None:
+        """Metal tells of a failure once, at whichever wait comes next: an error here may be that of the step under way. Where
+        memory ran out no one need fail for it, but the batch starts again. Raises EngineDead for any other error."""
+        if self._spoilt:
+            return
+        try:
+            self._prefixes.keep(sequence.in_cache, cache, sequence.job.scope)
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise EngineDead(f"MLX failed: {error}") from error
+            self._spoilt = True
+
+    def _restart(self, sequences: list[_Sequence]) -> None:
+        """Start these again, from their own tokens and with caches of their own, in place of all that run."""
+        self._running.clear()
+        self._prefixes.clear()
+        with contextlib.suppress(RuntimeError):  # of the work that is given up, told at this wait
+            mx.synchronize()
+        with contextlib.suppress(RuntimeError):
+            self._generator.close()
+        self._start_generator()
+        mx.clear_cache()
+        self._spoilt = False
+        for sequence in sequences:
+            self._start(sequence)
+
     def _free_memory(self) -> Step:
-        """An allocation failed, and no cache of the batch can be trusted. The youngest job fails for it; the others start
+        """Memory ran out, and no cache of the batch can be trusted. The youngest job fails for it; the others start
         again from their own tokens and go on as they would have, fewer at a time from now on."""
         *others, youngest = self._running.values()
         self._most_running = max(1, len(others))
-        self._running.clear()
-        self._prefixes.clear()
-        self._generator.close()
-        self._start_generator()
-        mx.clear_cache()
-        for sequence in others:
-            self._start(sequence)
+        self._restart(others)
         error = InsufficientMemory(
             f"There was no memory for this request beside {len(others)} others. Ask for fewer max_tokens or send a shorter prompt; "
             "the operator can lower MAX_PARALLEL_SEQUENCES or CONTEXT_LENGTH, or use a smaller model."

@@ -1,4 +1,4 @@
-"""A folder of safetensors in MLX's memory: device, limits, what fits, which tokens end an answer. Knows nothing of jobs."""
+"""A folder of safetensors in MLX's memory: device, limits, which tokens end an answer."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,11 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_model
 
-from src.engines.base import EngineOptions
-from src.engines.folder import end_tokens
+from src.engines.mlx import MLXOptions
+from src.engines.room import LEAST_CONTEXT
 from src.errors import ModelLoadFailed
+from src.hf_folder import end_tokens
 
-DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open
-DEFAULT_SLOTS = 20
 BLOCK = 256  # tokens; caches grow by so many at a time
 WORK_SHARE = 0.1  # of the memory beside the weights: activations of a step
 GIB = 2**30
@@ -21,7 +20,7 @@ GIB = 2**30
 class LoadedModel:
     """The model and the numbers an engine needs of it."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: MLXOptions) -> None:
         """Raises ModelLoadFailed, naming the folder, the reason and, where memory is short, the numbers."""
         folder = Path(options.model_path)
         self._name = folder.name
@@ -29,8 +28,11 @@ class LoadedModel:
             raise ModelLoadFailed(
                 f"KV_CACHE_TYPE={options.kv_type}: mlx-lm cannot batch quantised KV caches. Use auto with the engine MLX."
             )
-        self.device = _choose_device(options.device)
-        self._limit = self._limit_memory(options)
+        try:
+            self.device = _choose_device(options.device)
+            self._limit = self._limit_memory(options)
+        except RuntimeError as error:  # an MLX for Metal where this process is given no GPU
+            raise ModelLoadFailed(f"MLX cannot use the GPU here: {error}") from error
         self._refuse_if_too_large(folder)
         self.model, config = _load(folder)
         text = config.get("text_config", config)
@@ -40,8 +42,11 @@ class LoadedModel:
         self._layers = self._measure_layers()
         # What KV caches may take: those of running jobs and those kept for their prefixes.
         self.room = max(0, int((self._limit - mx.get_active_memory()) * (1 - WORK_SHARE)))
-        self.context_length = self._plan(text, options)
-        self.slots = options.max_sequences or DEFAULT_SLOTS
+        self.context_length = min(options.context_length, text.get("max_position_embeddings") or options.context_length)
+        if options.context_is_open and (fits := self._fitting_context()) >= LEAST_CONTEXT:
+            self.context_length = fits
+        self._refuse_context()
+        self.slots = options.max_sequences
         # Side by side, shorter prompts are padded, which some recurrent models take for tokens.
         self.prompts_together = self.slots if self.cuttable else 1
 
@@ -59,7 +64,7 @@ class LoadedModel:
         self.model = self.layers = None
         mx.clear_cache()
 
-    def _limit_memory(self, options: EngineOptions) -> int:
+    def _limit_memory(self, options: MLXOptions) -> int:
         """Bytes this process may use: a share of what Metal recommends, on the CPU of the memory that is free.
 
         MLX holds to it by freeing buffers and by waiting for the GPU; it is no bound that cannot be crossed, so that the
@@ -67,6 +72,8 @@ class LoadedModel:
         """
         recommended = mx.device_info().get("max_recommended_working_set_size", 0) if self.device == "mps" else options.memory_bytes
         limit = int((recommended or mx.get_memory_limit()) * options.memory_fraction)
+        if self.device == "mps" and options.memory_bytes:  # which leaves out what our other models have of it
+            limit = min(limit, options.memory_bytes)
         mx.set_memory_limit(limit)
         return limit
 
@@ -99,20 +106,19 @@ class LoadedModel:
         self.cuttable = min((window for _, window in layers), default=0.0) if cuttable else 0.0
         return layers
 
-    def _plan(self, config: dict[str, Any], options: EngineOptions) -> int:
-        """The context length: the setting's or the default, where one sequence of it fits beside the weights."""
-        trained = config.get("max_position_embeddings") or DEFAULT_CONTEXT
-        context = min(trained, options.context_length or DEFAULT_CONTEXT)
-        if self.sequence_bytes(context) <= self.room:
-            return context
-        fits = next((length for length in range(context, 0, -BLOCK) if self.sequence_bytes(length) <= self.room), 0)
-        if options.context_length or fits < BLOCK:
+    def _fitting_context(self) -> int:
+        """Tokens of one sequence that there is room for, at most those planned; 0 where not even a few fit."""
+        return next((length for length in range(self.context_length, 0, -BLOCK) if self.sequence_bytes(length) <= self.room), 0)
+
+    def _refuse_context(self) -> None:
+        """By the memory that MLX may use, which the manager's plan does not know."""
+        fits = self._fitting_context()
+        if fits < self.context_length:
             raise ModelLoadFailed(
-                f"{self._name} with CONTEXT_LENGTH={context} needs {self.sequence_bytes(context) / GIB:.2f} GiB of KV cache for one "
-                f"sequence, but {self.room / GIB:.2f} GiB are free beside the weights; {fits} tokens would fit. Lower CONTEXT_LENGTH, "
-                "raise MLX_MEMORY_FRACTION, or use a smaller model."
+                f"{self._name} with CONTEXT_LENGTH={self.context_length} needs {self.sequence_bytes(self.context_length) / GIB:.2f} GiB of "
+                f"KV cache for one sequence, but {self.room / GIB:.2f} GiB are free beside the weights; {fits} tokens would fit. "
+                "Lower CONTEXT_LENGTH, raise MLX_MEMORY_FRACTION, or use a smaller model."
             )
-        return fits
 
 
 def _choose_device(wanted: str) -> str:
@@ -127,7 +133,7 @@ def _choose_device(wanted: str) -> str:
 
 def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
     try:
-        model, config = load_model(folder)
+        model, config = load_model(folder, trust_remote_code=False)
     except Exception as error:  # whatever a model file that mlx-lm was not written for makes it raise
         raise ModelLoadFailed(f"mlx-lm cannot load {folder.name}: {type(error).__name__}: {error}") from error
     return model, config

@@ -12,12 +12,19 @@ Cache = list[Any]  # one object of mlx-lm a layer
 
 
 class _Kept:
-    """The cache of one sequence, computed for exactly these tokens."""
+    """The cache of one sequence, computed for exactly these tokens, of use to jobs of one scope."""
 
-    def __init__(self, tokens: list[int], cache: Cache) -> None:
+    def __init__(self, tokens: list[int], cache: Cache, scope: str) -> None:
         self.tokens = tokens
         self.cache = cache
+        self.scope = scope
         self.bytes = sum(layer.nbytes for layer in cache)
+
+    def shared(self, tokens: list[int], scope: str) -> int:
+        """How many of the tokens, from the first, it can serve."""
+        if scope != self.scope:
+            return 0
+        return usable(self.cache, len(self.tokens), common_prefix(self.tokens, tokens))
 
 
 class Prefixes:
@@ -35,31 +42,28 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, tokens: list[int]) -> int:
+    def find(self, tokens: list[int], scope: str = "") -> int:
         """How many of the tokens, from the first, can be had without computing."""
-        return max((_shared(kept, tokens) for kept in self._kept), default=0)
+        return max((kept.shared(tokens, scope) for kept in self._kept), default=0)
 
-    def take(self, tokens: list[int]) -> tuple[Cache | None, int]:
+    def take(self, tokens: list[int], scope: str = "") -> tuple[Cache | None, int]:
         """A cache of the longest beginning of the tokens that is kept, and its length. (None, 0) where there is none."""
-        length = self.find(tokens)
+        length = self.find(tokens, scope)
         if not length:
             return None, 0
-        found = next(kept for kept in self._kept if _shared(kept, tokens) == length)
-        self._kept.remove(found)
-        self._kept.append(found)
-        return cut(found.cache, len(found.tokens), length), length
+        longest = next(kept for kept in self._kept if kept.shared(tokens, scope) == length)
+        self._kept.remove(longest)
+        self._kept.append(longest)
+        return cut(longest.cache, len(longest.tokens), length), length
 
-    def keep(self, tokens: list[int], cache: Cache) -> None:
-        """Keep a sequence, and none that is but a beginning of it."""
+    def keep(self, tokens: list[int], cache: Cache, scope: str = "") -> None:
+        """Keep a sequence, and none that is but a beginning of it. Raises RuntimeError, which may be of other work of the batch."""
         if not self._most or not tokens:
             return
-        try:
-            mx.eval([layer.state for layer in cache])  # else it would hold on to the batch that it is to be cut from
-        except RuntimeError:
-            return  # no memory for it: that need not fail anyone
+        mx.eval([layer.state for layer in cache])  # else it would hold on to the batch that it is to be cut from
         if can_trim_prompt_cache(cache):
-            self._kept = [kept for kept in self._kept if common_prefix(kept.tokens, tokens) < len(kept.tokens)]
-        self._kept.append(_Kept(tokens, cache))
+            self._kept = [kept for kept in self._kept if kept.scope != scope or common_prefix(kept.tokens, tokens) < len(kept.tokens)]
+        self._kept.append(_Kept(tokens, cache, scope))
         while len(self._kept) > self._most or self.bytes > self._most_bytes:
             self.drop_oldest()
 
@@ -77,10 +81,6 @@ def cut(cache: Cache, length: int, wanted: int) -> Cache:
     if wanted < length:
         trim_prompt_cache(cache, length - wanted)
     return cache
-
-
-def _shared(kept: _Kept, tokens: list[int]) -> int:
-    return usable(kept.cache, len(kept.tokens), common_prefix(kept.tokens, tokens))
 
 
 def usable(cache: Cache, length: int, common: int) -> int:

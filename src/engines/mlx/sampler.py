@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from src.engines.base import Logprobs
-from src.engines.mlx.mask import Mask
+from src.engines.finite import check_row, masks
+from src.engines.mlx.grammar_mask import Mask
 from src.errors import EngineError
 from src.sampling import SamplingParams, mix_seed
 
@@ -22,11 +23,12 @@ class Row:
     ) -> None:
         """`known`: tokens that the job came with, prompt and completion. None: only a prompt."""
         self.params = params
-        self.greedy = params.temperature == 0 or params.top_k == 1 or params.top_p == 0 or params.min_p >= 1
+        self.greedy = params.greedy
         self.position = 0  # of the token to be drawn
         self.plain: mx.array | None = None  # log-probabilities (1, vocabulary) by the model alone, where the job wants them
-        self.told: deque[tuple[mx.array, mx.array, mx.array]] = deque()  # of tokens drawn: logprob; likeliest tokens, their logprobs
+        self.drawn_logprobs: deque[tuple[mx.array, mx.array, mx.array]] = deque()  # by token: its own, the likeliest tokens, theirs
         self.error: EngineError | None = None  # of the grammar: the job cannot go on
+        self._largest: deque[tuple[mx.array, mx.array, list[str]]] = deque()  # by token: logits before and behind these masks
         self._sampler = sampler
         self._prompt_tokens = prompt_tokens
         self._known = prompt_tokens if known is None else known
@@ -41,26 +43,39 @@ class Row:
         logits = logits.astype(mx.float32)
         if self.params.logprobs is not None:
             self.plain = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        return self._punish(tokens, self._bend(tokens, logits))
+        largest = mx.max(logits)
+        logits = self._apply_biases(tokens, logits)
+        applied = masks(self.params, self.position - self._prompt_tokens, grammar=self._mask is not None)
+        self._largest.append((largest, mx.max(logits) if applied else largest, applied))
+        mx.async_eval(*self._largest[-1][:2])
+        return self._apply_penalties(tokens, logits)
+
+    def check(self) -> None:
+        """Whether the first of the tokens drawn that was not checked yet is one. Raises EngineError."""
+        before, behind, applied = self._largest.popleft()
+        check_row(before.item())
+        check_row(behind.item(), applied)
+        if self.error:
+            raise self.error
 
     def logprobs(self) -> Logprobs | None:
         """Of the tokens drawn, those of the first that was not told yet."""
         if self.params.logprobs is None:
             return None
-        drawn, tokens, logprobs = self.told.popleft()
+        drawn, tokens, logprobs = self.drawn_logprobs.popleft()
         top = zip(tokens.tolist(), logprobs.tolist(), strict=True)
-        return Logprobs(drawn.item(), sorted(top, key=lambda one: (-one[1], one[0])))
+        return Logprobs(drawn.item(), sorted(top, key=lambda entry: (-entry[1], entry[0])))
 
-    def tell(self, drawn: mx.array) -> None:
+    def store_logprobs(self, drawn: mx.array) -> None:
         """Remember the logprobs of the token () just drawn; they are computed with it."""
         if self.plain is None:
             return
         plain, count = self.plain[0], self.params.logprobs or 0
         tokens = mx.argpartition(-plain, count)[:count]
-        self.told.append((mx.take(plain, drawn), tokens, plain[tokens]))
-        mx.async_eval(*self.told[-1])
+        self.drawn_logprobs.append((mx.take(plain, drawn), tokens, plain[tokens]))
+        mx.async_eval(*self.drawn_logprobs[-1])
 
-    def _bend(self, tokens: mx.array, logits: mx.array) -> mx.array:
+    def _apply_biases(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Biases and masks."""
         allowed = self._allowed(tokens, logits) if self._mask else None
         if self.params.logit_bias:
@@ -93,7 +108,7 @@ class Row:
             self.error = error
             return None
 
-    def _punish(self, tokens: mx.array, logits: mx.array) -> mx.array:
+    def _apply_penalties(self, tokens: mx.array, logits: mx.array) -> mx.array:
         params = self.params
         if params.repetition_penalty != 1:
             known = logits[:, tokens]
@@ -122,12 +137,12 @@ class BatchSampler:
         """Token ids (n,) from log-probabilities (n, vocabulary)."""
         rows, self.rows = self.rows, []
         assert len(rows) == logprobs.shape[0]
-        drawn = self._draw(rows, logprobs)
+        drawn = self._sample(rows, logprobs)
         for index, row in enumerate(rows):
-            row.tell(drawn[index])
+            row.store_logprobs(drawn[index])
         return drawn
 
-    def _draw(self, rows: list[Row], logprobs: mx.array) -> mx.array:
+    def _sample(self, rows: list[Row], logprobs: mx.array) -> mx.array:
         likeliest = mx.argmax(logprobs, axis=-1)
         if all(row.greedy for row in rows):
             return likeliest
@@ -143,10 +158,10 @@ class BatchSampler:
 def _gumbel(keys: mx.array, size: int) -> mx.array:
     """Noise (n, size); the likeliest token after adding it is one drawn by probability (Gumbel's trick)."""
 
-    def draw(key: mx.array) -> Any:
+    def noise(key: mx.array) -> Any:
         return mx.random.gumbel((size,), key=key)
 
-    return mx.vmap(draw)(keys)
+    return mx.vmap(noise)(keys)
 
 
 def _thresholds(logits: mx.array, rows: list[Row]) -> mx.array:
@@ -160,10 +175,10 @@ def _thresholds(logits: mx.array, rows: list[Row]) -> mx.array:
     with_k = [index for index in drawing if 0 < rows[index].params.top_k < vocabulary]
     # To sort a whole vocabulary takes ten times what it takes to find the likeliest few: only where nothing else will do.
     with_p = [index for index in drawing if index not in with_k and rows[index].params.top_p < 1]
-    for some, width in ((with_k, max((rows[index].params.top_k for index in with_k), default=0)), (with_p, vocabulary)):
-        if some:
-            indices = mx.array(some)
-            bound = _nucleus(logits[indices], [rows[index].params for index in some], width)
+    for narrowed, width in ((with_k, max((rows[index].params.top_k for index in with_k), default=0)), (with_p, vocabulary)):
+        if narrowed:
+            indices = mx.array(narrowed)
+            bound = _nucleus(logits[indices], [rows[index].params for index in narrowed], width)
             lowest[indices] = mx.maximum(lowest[indices], bound)
     return lowest
 
@@ -173,9 +188,9 @@ def _nucleus(logits: mx.array, params: list[SamplingParams], width: int) -> mx.a
     likely = mx.topk(logits, width, axis=-1) if width < logits.shape[-1] else logits
     likely = mx.sort(likely, axis=-1)[:, ::-1]
     ranks = mx.arange(width)[None]
-    within_k = ranks < mx.array([[one.top_k or width] for one in params])
+    within_k = ranks < mx.array([[sampling.top_k or width] for sampling in params])
     probabilities = mx.softmax(mx.where(within_k, likely, -mx.inf), axis=-1, precise=True)
     before = mx.cumsum(probabilities, axis=-1) - probabilities
-    kept = within_k & (before < mx.array([[one.top_p] for one in params]))
+    kept = within_k & (before < mx.array([[sampling.top_p] for sampling in params]))
     count = mx.maximum(kept.sum(axis=-1, keepdims=True), 1)
     return mx.take_along_axis(likely, count - 1, axis=-1)

@@ -13,9 +13,9 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from src.engines.base import EngineOptions
+from src.engines.vllm import VLLMOptions
 from src.engines.vllm.arguments import adapters, engine_arguments
-from src.engines.vllm.copies import Copies, starting
+from src.engines.vllm.data_parallel import Copies, starting
 from src.errors import EngineDead, EngineError, ModelLoadFailed
 
 CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
@@ -24,7 +24,7 @@ CLOSE_SECONDS = 1.0  # the core gets to end by itself; then it is killed
 class Core:
     """Takes prompts by number, computes all of them together, step by step, and tells what each step brought."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: VLLMOptions) -> None:
         """Raises ModelLoadFailed."""
         self._llm = _start(options)
         self._copies = Copies(self._llm.engine_core)
@@ -33,35 +33,35 @@ class Core:
         self.config = self._llm.vllm_config
         self.context_length: int = self.config.model_config.max_model_len
         self.device: str = self.config.device_config.device_type
-        self.slots: int = len(self._copies) * self.config.scheduler_config.max_num_seqs
+        self.slots: int = len(self._copies.cores) * self.config.scheduler_config.max_num_seqs
         self.embeds: bool = self.config.model_config.runner_type == "pooling"  # such a model does nothing else
         self.compute_seconds = 0.0
         cache = self.config.cache_config
-        self.kv_tokens: int = (cache.num_gpu_blocks - len(self._copies)) * cache.block_size  # each keeps a block for itself
-        self._vocab_size = self.config.model_config.get_vocab_size()
+        self.kv_tokens: int = (cache.num_gpu_blocks - len(self._copies.cores)) * cache.block_size  # each keeps a block for itself
+        self.vocab_size: int = self.config.model_config.get_vocab_size()
         self._woken = self._waiting = False
 
-    def check(self, tokens: list[int], adapter: str = "") -> None:
-        """Raises EngineError for what the core could only fail at."""
-        if not all(0 <= token < self._vocab_size for token in tokens):
-            raise EngineError("The prompt has a token that is not in the model's vocabulary.")
+    def check_adapter(self, adapter: str) -> None:
+        """Raises EngineError for one that was not loaded."""
         if adapter not in self._adapters:
             raise EngineError(f"The model was loaded without the adapter {adapter!r}: load it anew.")
 
-    def add(self, number: int, tokens: list[int], params: SamplingParams | PoolingParams, adapter: str = "") -> None:
-        """Raises EngineError where vLLM refuses it, EngineDead."""
-        self._copies.enter(number)
+    def add(self, number: int, tokens: list[int], params: SamplingParams | PoolingParams, adapter: str = "", scope: str = "") -> None:
+        """`scope`: prefixes are found within one only. Raises EngineError where vLLM refuses it, EngineDead."""
+        prompt = tokens_input(tokens, cache_salt=scope or None)
         try:
-            self._llm.add_request(str(number), tokens_input(tokens), params, lora_request=self._adapters[adapter])
+            with self._copies.core_for(number):
+                self._llm.add_request(str(number), prompt, params, lora_request=self._adapters[adapter])
         except EngineDeadError as error:
             raise EngineDead(f"vLLM's engine core has died: {error}") from error
         except (ValueError, VLLMValidationError) as error:  # what vLLM checks of its parameters
-            self._copies.leave(number)
+            self._copies.forget(number)
             raise EngineError(f"vLLM refuses this request: {error}") from error
 
     def abort(self, number: int) -> None:
-        self._copies.leave(number)
-        self._llm.abort_request([str(number)])
+        with self._copies.core_for(number):
+            self._llm.abort_request([str(number)])
+        self._copies.forget(number)
 
     def wait(self) -> list[Any] | None:
         """vLLM's outputs of the next step, for those that got further; None when woken, be it before. Raises EngineDead."""
@@ -76,7 +76,7 @@ class Core:
         self.compute_seconds += time.perf_counter() - began
         for output in outputs:
             if output.finished:
-                self._copies.leave(int(output.request_id))
+                self._copies.forget(int(output.request_id))
         if self._woken and not outputs:
             self._woken = False
             return None
@@ -91,14 +91,15 @@ class Core:
     def close(self) -> None:
         self._llm.engine_core.shutdown(timeout=CLOSE_SECONDS)
 
-    def _load_adapters(self, options: EngineOptions) -> dict[str, LoRARequest]:
+    def _load_adapters(self, options: VLLMOptions) -> dict[str, LoRARequest]:
         """All of them, now: else vLLM would find out what is wrong with one when the first job wants it."""
         loaded = {}
         for number, (name, folder) in enumerate(adapters(options).items(), 1):
             loaded[name] = LoRARequest(str(number), number, folder)
             try:
-                for _ in self._copies:
-                    self._llm.add_lora(loaded[name])
+                for core in self._copies.cores:
+                    with self._copies.speaking_to(core):
+                        self._llm.add_lora(loaded[name])
             except Exception as error:  # whatever its files make vLLM's core raise
                 self.close()
                 model = Path(options.model_path).name
@@ -106,7 +107,7 @@ class Core:
         return loaded
 
 
-def _start(options: EngineOptions) -> LLMEngine:
+def _start(options: VLLMOptions) -> LLMEngine:
     name = Path(options.model_path).name
     try:
         with starting():
@@ -129,5 +130,5 @@ def _tell_of_death(core: Any) -> None:
 def _reason(error: Exception) -> str:
     """Pydantic's report of one wrong setting is many lines, of which the second says it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = lines[1] if len(lines) > 1 and "validation error" in lines[0] else (lines or [""])[0]
-    return f"{type(error).__name__}: {told}"
+    reason = lines[1] if len(lines) > 1 and "validation error" in lines[0] else (lines or [""])[0]
+    return f"{type(error).__name__}: {reason}"

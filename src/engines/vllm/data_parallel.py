@@ -16,28 +16,31 @@ from vllm.distributed import utils as distributed
 class Copies:
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._cores: list[bytes] = client.core_engines
+        self.cores: list[bytes] = client.core_engines
         self._core_of: dict[int, bytes] = {}  # by request
 
-    def __len__(self) -> int:
-        return len(self._cores)
-
-    def __iter__(self) -> Iterator[None]:
-        """The client speaks to each in turn."""
-        for core in self._cores:
-            self._client.core_engine = core
+    @contextlib.contextmanager
+    def core_for(self, number: int) -> Iterator[None]:
+        """Inside, the client speaks to the core that has the request. A new request goes to the core with the fewest, of several
+        to the first: requests that follow one another find their prefix there."""
+        if number not in self._core_of:
+            requests = Counter(self._core_of.values())
+            self._core_of[number] = min(self.cores, key=lambda core: requests[core])
+        with self.speaking_to(self._core_of[number]):
             yield
 
-    def enter(self, number: int) -> None:
-        """The client speaks to the one that is to get the request: with the fewest; the first of them, where followers of one
-        another find their prefix."""
-        requests = Counter(self._core_of.values())
-        self._client.core_engine = self._core_of[number] = min(self._cores, key=lambda core: requests[core])
+    @contextlib.contextmanager
+    def speaking_to(self, core: bytes) -> Iterator[None]:
+        """Inside, the client speaks to this core."""
+        before, self._client.core_engine = self._client.core_engine, core
+        try:
+            yield
+        finally:
+            self._client.core_engine = before
 
-    def leave(self, number: int) -> None:
-        """The request has ended, or is to: the client speaks to the one that had it."""
-        if core := self._core_of.pop(number, None):
-            self._client.core_engine = core
+    def forget(self, number: int) -> None:
+        """The request has ended. Unknown ones are ignored."""
+        self._core_of.pop(number, None)
 
 
 @contextlib.contextmanager
@@ -45,11 +48,11 @@ def starting() -> Iterator[None]:
     """While vLLM starts its cores it opens a store for them to meet at, on all of the machine's addresses: here on the one it names."""
     create = distributed.create_tcp_store
 
-    def create_bound(host: str, port: int, listen_socket: socket.socket | None = None, **given: Any) -> Any:
-        if listen_socket is None and given.get("is_master"):
+    def create_bound(host: str, port: int, listen_socket: socket.socket | None = None, **options: Any) -> Any:
+        if listen_socket is None and options.get("is_master"):
             listen_socket = socket.create_server((host, port))
             port = listen_socket.getsockname()[1]
-        return create(host, port, listen_socket, **given)
+        return create(host, port, listen_socket, **options)
 
     distributed.create_tcp_store = create_bound
     try:

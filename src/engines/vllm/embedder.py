@@ -6,23 +6,22 @@ from vllm import PoolingParams
 
 from src.engines.base import Engine, EngineStats, Job, Step
 from src.engines.vllm.core import Core
-from src.errors import EngineError
 
 
 class VLLMEmbedder(Engine):
     """The core computes inputs of several callers together: each has at most as many there as one step holds."""
 
-    generates = False
+    features = frozenset({"embeddings"})
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.context_length, self.device = core.context_length, core.device
+        self.context_length, self.vocab_size, self.device = core.context_length, core.vocab_size, core.device
         self.embedding_length = core.config.model_config.embedding_size
         self._numbers = 0
-        self._vectors: dict[int, list[float] | None] = {}  # of the inputs that the core was given; None: it has not got there yet
+        self._vectors: dict[int, list[float] | None] = {}  # of the inputs that the core has; None: not computed yet
 
     def add(self, job: Job) -> None:
-        raise EngineError("This model was made for embeddings and writes no text.")
+        raise AssertionError("this model generates nothing: see `features`")
 
     def cancel(self, job_id: int) -> None:
         pass
@@ -32,22 +31,21 @@ class VLLMEmbedder(Engine):
 
     def embed(self, inputs: list[list[int]]) -> Generator[list[float] | None, None, None]:
         for tokens in inputs:
-            if not 0 < len(tokens) <= self.context_length:
-                raise EngineError(f"An input of {len(tokens)} tokens does not fit a context of {self.context_length}.")
-            self._core.check(tokens)
-        todo, given = iter(inputs), list[int]()
+            assert 0 < len(tokens) <= self.context_length
+            assert min(tokens) >= 0 and max(tokens) < self.vocab_size
+        todo, submitted = iter(inputs), list[int]()
         try:
-            self._give(todo, given)
-            while given:
-                while (vector := self._vectors[given[0]]) is None:
+            self._submit(todo, submitted)
+            while submitted:
+                while (vector := self._vectors[submitted[0]]) is None:
                     self._advance()
-                    if self._vectors[given[0]] is None:
+                    if self._vectors[submitted[0]] is None:
                         yield None
-                del self._vectors[given.pop(0)]
-                self._give(todo, given)
+                del self._vectors[submitted.pop(0)]
+                self._submit(todo, submitted)
                 yield vector
         finally:
-            for number in given:
+            for number in submitted:
                 if self._vectors.pop(number) is None:
                     self._core.abort(number)
 
@@ -57,14 +55,14 @@ class VLLMEmbedder(Engine):
     def close(self) -> None:
         self._core.close()
 
-    def _give(self, todo: Iterator[list[int]], given: list[int]) -> None:
-        while len(given) < self._core.slots and (tokens := next(todo, None)):
+    def _submit(self, todo: Iterator[list[int]], submitted: list[int]) -> None:
+        while len(submitted) < self._core.slots and (tokens := next(todo, None)):
             self._numbers += 1
             self._core.add(self._numbers, tokens, PoolingParams(task="embed"))
             self._vectors[self._numbers] = None
-            given.append(self._numbers)
+            submitted.append(self._numbers)
 
     def _advance(self) -> None:
         for output in self._core.wait() or ():
-            if int(output.request_id) in self._vectors:  # else it was given up
+            if int(output.request_id) in self._vectors:  # else it was cancelled
                 self._vectors[int(output.request_id)] = output.outputs.data.tolist()

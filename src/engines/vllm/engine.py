@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from src.engines.base import Engine, EngineOptions, EngineStats, Job, Logprobs, Step
-from src.engines.folder import end_tokens
-from src.engines.queue import JobQueue
+from src.engines.base import Engine, EngineStats, Job, Logprobs, Step
+from src.engines.job_queue import JobQueue
+from src.engines.vllm import VLLMOptions
 from src.engines.vllm.core import Core
 from src.engines.vllm.parameters import Parameters
+from src.engines.vllm.reports import Reports
 from src.errors import EngineError
+from src.hf_folder import end_tokens
 
 AHEAD = 2  # jobs the core has beside those that fit: else a place stays empty for a step or two
 
@@ -19,7 +21,7 @@ class _Running:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.drawn = 0
-        self.told = False  # whether a step has carried its cached tokens
+        self.reported = False  # whether a step has carried its cached tokens
 
 
 class VLLMEngine(Engine):
@@ -28,18 +30,20 @@ class VLLMEngine(Engine):
     The core tells nothing of a prompt that is being computed: the first step of a job carries its first token.
     """
 
-    def __init__(self, core: Core, options: EngineOptions) -> None:
+    def __init__(self, core: Core, options: VLLMOptions) -> None:
         self._core = core
-        self.context_length, self.device = core.context_length, core.device
-        self._parameters = Parameters(end_tokens(Path(options.model_path)), drawn_here=core.config.speculative_config is None)
-        self._queue = JobQueue()
+        self.features = frozenset({"generation"})
+        self.context_length, self.vocab_size, self.device = core.context_length, core.vocab_size, core.device
+        self.resumes = core.config.speculative_config is None
+        self._reports = Reports()
+        self._parameters = Parameters(end_tokens(Path(options.model_path)), self._reports.path if self.resumes else None)
+        self._queue = JobQueue(core.slots)
         self._running: dict[int, _Running] = {}
         self._prefix_hit = self._prefix_asked = self._generated = 0
 
     def add(self, job: Job) -> None:
-        if not job.tokens or len(job.tokens) >= self.context_length:
-            raise EngineError(f"A job of {len(job.tokens)} tokens does not fit a context of {self.context_length}.")
-        self._core.check(job.tokens, job.adapter)
+        self._assert_fits(job)
+        self._core.check_adapter(job.adapter)
         self._queue.add(job)
 
     def cancel(self, job_id: int) -> None:
@@ -50,6 +54,7 @@ class VLLMEngine(Engine):
     def step(self) -> list[Step]:
         steps = self._admit()
         while self._running and not steps and (outputs := self._core.wait()) is not None:
+            steps = self._failed()
             for output in outputs:
                 steps += self._advance(output)
         return steps
@@ -60,12 +65,11 @@ class VLLMEngine(Engine):
 
     def stats(self) -> EngineStats:
         ahead = max(0, len(self._running) - self._core.slots)
+        queue = self._queue.stats()
+        queue["waiting"] += ahead
         return EngineStats(
             running=len(self._running) - ahead,
-            waiting=len(self._queue) + ahead,
-            longest_wait=self._queue.longest_wait(),
-            admitted=self._queue.admitted,
-            waited_seconds=self._queue.waited_seconds,
+            **queue,
             slots=self._core.slots,
             kv_used=sum(len(running.job.tokens) + running.drawn for running in self._running.values()),
             kv_total=self._core.kv_tokens,
@@ -78,6 +82,16 @@ class VLLMEngine(Engine):
     def close(self) -> None:
         self._running.clear()
         self._core.close()
+        self._reports.close()
+
+    def _failed(self) -> list[Step]:
+        """Steps of the jobs for which there was nothing to draw; what was drawn all the same is not looked at."""
+        steps = []
+        for id, error in self._reports.read().items():
+            if running := self._running.get(id):
+                steps.append(Step(job_id=id, cached_tokens=None if running.reported else 0, error=error))
+                self.cancel(id)
+        return steps
 
     def _admit(self) -> list[Step]:
         """Hand jobs to the core in their turn. The steps of those that it refuses."""
@@ -86,7 +100,7 @@ class VLLMEngine(Engine):
         while len(self._running) < places and (job := self._queue.take(running.job for running in self._running.values())):
             try:
                 params = self._parameters.of(job, self.context_length - len(job.tokens))
-                self._core.add(job.id, job.tokens, params, job.adapter)
+                self._core.add(job.id, job.tokens, params, job.adapter, job.scope)
             except EngineError as error:
                 refused.append(Step(job_id=job.id, error=error))
             else:
@@ -122,10 +136,10 @@ class VLLMEngine(Engine):
         return steps
 
     def _step(self, running: _Running, output: Any, **fields: Any) -> Step:
-        """The first one tells what was cached."""
+        """The first one carries what was cached."""
         cached = None
-        if not running.told:
-            running.told = True
+        if not running.reported:
+            running.reported = True
             cached = min(output.num_cached_tokens or 0, running.job.prompt_tokens)
             self._prefix_hit += cached
         return Step(job_id=running.job.id, cached_tokens=cached, **fields)

@@ -11,15 +11,16 @@ from src.sampling import mix_seed
 
 
 class Parameters:
-    """`drawn_here`: this service's sampler draws (sampler.py), and vLLM is told to take what is the likeliest after it.
+    """This service's sampler draws (sampler.py), and vLLM is told to take what is the likeliest after it.
 
-    Else vLLM draws by itself. A job that is resumed then goes on with other tokens than it would have, its penalties count
+    Without `reports` vLLM draws by itself. A job that is resumed then goes on with other tokens than it would have, its penalties count
     those drawn before as prompt, and with a grammar it cannot be resumed at all, since vLLM begins a grammar anew.
     """
 
-    def __init__(self, end_tokens: Sequence[int], *, drawn_here: bool) -> None:
+    def __init__(self, end_tokens: Sequence[int], reports: str | None) -> None:
+        """`reports`: where that sampler tells of jobs that fail there."""
         self._end_tokens = list(end_tokens)
-        self._drawn_here = drawn_here
+        self._reports = reports
 
     def of(self, job: Job, room: int) -> VLLMParams:
         """`room`: tokens that the context has left. Raises EngineError, or what vLLM raises of what it refuses."""
@@ -37,10 +38,10 @@ class Parameters:
             output_kind=RequestOutputKind.DELTA,
             temperature=0,
         )
-        if self._drawn_here:
+        if self._reports:
             from src.engines.vllm.sampler import RowJob
 
-            params.extra_args = RowJob.extra_args(job)
+            params.extra_args = RowJob.extra_args(job, self._reports)
         else:
             self._draw_by_itself(params, job)
         return params

@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 def install() -> None:
     """From now on, in what this process spawns and in what that spawns. multiprocessing finds the main module by its spec."""
-    sys.modules["__main__"].__spec__ = find_spec("src.engines.vllm.spawned")
+    sys.modules["__main__"].__spec__ = find_spec("src.engines.vllm.parent_death")
     os.environ[PARENT] = str(os.getpid())
 
 

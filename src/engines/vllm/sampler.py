@@ -15,10 +15,16 @@ import torch
 from llguidance import LLMatcher, LLTokenizer
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
+from src.engines import finite
 from src.engines.base import Job
-from src.engines.folder import end_tokens
-from src.engines.vllm.draw import draw
+from src.engines.vllm import clean_cells
+from src.engines.vllm.inverse_transform import sample
+from src.engines.vllm.reports import Report, send
+from src.errors import EngineError, NothingToDraw
+from src.hf_folder import end_tokens
 from src.sampling import SamplingParams, mix_seed
+
+clean_cells.install()  # here, for this module is what each of vLLM's processes imports of ours
 
 
 class RowJob(msgspec.Struct, frozen=True):
@@ -27,16 +33,13 @@ class RowJob(msgspec.Struct, frozen=True):
     sampling: SamplingParams
     prompt_tokens: int
     grammar: str | None
+    id: int
+    reports: str  # where to tell of its failure
 
     @classmethod
-    def extra_args(cls, job: Job) -> dict[str, Any]:
-        described = cls(job.sampling, job.prompt_tokens, job.grammar.source if job.grammar else None)
+    def extra_args(cls, job: Job, reports: str) -> dict[str, Any]:
+        described = cls(job.sampling, job.prompt_tokens, job.grammar.source if job.grammar else None, job.id, reports)
         return {"job": msgspec.json.encode(described).decode()}
-
-    @property
-    def greedy(self) -> bool:
-        params = self.sampling
-        return params.temperature == 0 or params.top_k == 1 or params.top_p == 0 or params.min_p >= 1
 
 
 class Sampler(LogitsProcessor):  # type: ignore[misc]  # vLLM is not installed everywhere
@@ -53,16 +56,22 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]  # vLLM is not installed e
         process_dict_updates(self._rows, batch_update, self._row)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        drawing = []
+        largest = logits.amax(dim=-1).tolist()  # for all rows at once: each look waits for the device
         for index, row in self._rows.items():
-            row.bend(logits[index])
-            if not row.job.greedy:
-                drawing.append((index, row))
+            row.check(largest[index], row.masks_before)
+            row.apply_biases(logits[index])
+        masked = [(index, row) for index, row in self._rows.items() if row.masks]
+        largest = logits.amax(dim=-1).tolist() if masked else largest
+        for index, row in masked:
+            row.check(largest[index], row.masks)
+        for index in [index for index, row in self._rows.items() if row.failed]:
+            logits[index] = 0.0  # any token is drawn: the engine knows, and gives the job up
+        drawing = [(index, row) for index, row in self._rows.items() if not (row.job.sampling.greedy or row.failed)]
         if drawing:
             indices = [index for index, _ in drawing]
-            chances = [row.chance() for _, row in drawing]
-            some = logits if indices == list(range(logits.shape[0])) else logits[indices]
-            tokens = draw(some, [row.job.sampling for _, row in drawing], chances)
+            uniforms = [row.uniform() for _, row in drawing]
+            rows = logits if indices == list(range(logits.shape[0])) else logits[indices]
+            tokens = sample(rows, [row.job.sampling for _, row in drawing], uniforms)
             logits[torch.tensor(indices, device=logits.device), tokens] = torch.inf
         return logits
 
@@ -89,19 +98,43 @@ class _Row:
         self._seen: torch.Tensor | None = None  # (vocabulary,) of prompt and completion
         self._counts: torch.Tensor | None = None  # (vocabulary,) of the completion
         self._counted = 0
+        self.failed = False
+        self._masks = bool(params.min_tokens or params.ignore_eos or self._matcher)
 
-    def chance(self) -> float:
-        """Between 0 and 1: where in the distribution the next token lies."""
+    @property
+    def masks(self) -> list[str]:
+        if not self._masks:
+            return []
+        drawn = len(self._prompt) - self.job.prompt_tokens + len(self._drawn)
+        return finite.masks(self.job.sampling, drawn, grammar=self._matcher is not None)
+
+    @property
+    def masks_before(self) -> list[str]:
+        """Those that vLLM has applied."""
+        return [name for name in self.masks if name == "min_tokens"]
+
+    def check(self, largest: float, masks: list[str]) -> None:
+        """Of the logits behind these masks. The first time that the job cannot go on the engine is told."""
+        if self.failed:
+            return
+        try:
+            finite.check_row(largest, masks)
+        except EngineError as error:
+            self.failed = True
+            send(self.job.reports, Report(self.job.id, masks if isinstance(error, NothingToDraw) else []))
+
+    def uniform(self) -> float:
+        """In [0, 1): where in the distribution the next token lies."""
         return mix_seed(self.job.sampling.seed, len(self._prompt) + len(self._drawn)) / 2**32
 
-    def bend(self, logits: torch.Tensor) -> None:
+    def apply_biases(self, logits: torch.Tensor) -> None:
         """Masks and penalties of this job, in place."""
         if self._endless:
             logits[self._endless] = -torch.inf
         if self._matcher:
             self._mask(logits, self._matcher)
         if self._penalises:
-            self._penalise(logits)
+            self._apply_penalties(logits)
 
     def _completion(self, after: int) -> list[int]:
         """Tokens of the completion after the first so many; those a resumed job has drawn before belong to it."""
@@ -122,7 +155,7 @@ class _Row:
             allowed[self._ends] = True
         logits.masked_fill_(torch.from_numpy(~allowed).to(logits.device, non_blocking=True), -torch.inf)
 
-    def _penalise(self, logits: torch.Tensor) -> None:
+    def _apply_penalties(self, logits: torch.Tensor) -> None:
         """Repetition counts the prompt too, presence and frequency the completion alone, as vLLM does itself."""
         params = self.job.sampling
         if self._seen is None or self._counts is None:

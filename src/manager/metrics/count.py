@@ -34,14 +34,16 @@ class TokenMeter:
     """A runner counts from its start; these counters go on when it is started again."""
 
     def __init__(self, model: str) -> None:
-        self._families = [family.labels(model) for family in (own.PROMPT_TOKENS, own.CACHED_TOKENS, own.GENERATED_TOKENS, own.RESUMES)]
+        families = (own.PROMPT_TOKENS, own.CACHED_TOKENS, own.GENERATED_TOKENS, own.RESUMES, own.PREEMPTIONS, own.INVALID_OUTPUTS)
+        self._families = [family.labels(model) for family in families]
         self.restart()
 
     def restart(self) -> None:
-        self._counted = [0, 0, 0, 0]
+        self._counted = [0] * len(self._families)
 
     def note(self, stats: RunnerStats) -> None:
-        now = [stats.prefix_asked, stats.prefix_hit, stats.generated, stats.resumed]
+        engine = stats.engine
+        now = [engine.prefix_asked, engine.prefix_hit, engine.generated, stats.resumed, stats.preempted, stats.invalid_outputs]
         for family, value, before in zip(self._families, now, self._counted, strict=True):
             family.inc(max(0, value - before))  # less: an answer that was overtaken by a later one
         self._counted = [max(pair) for pair in zip(now, self._counted, strict=True)]

@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
-from loguru import logger
-from prometheus_client import CollectorRegistry, Metric, generate_latest, start_http_server
+from prometheus_client import Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from src.manager.fleet import Fleet
 from src.manager.metrics import families as own
 from src.manager.metrics.aliases import VLLMNames
 from src.manager.processes import ProcessTable
-from src.manager.supervise import Supervised
+from src.manager.runner_process import RunnerProcess
 from src.protocol import ProcessUse, RunnerStats
 
 SCRAPE_SECONDS = 10.0  # what a scrape may take; Prometheus' own default
@@ -28,19 +27,11 @@ class Exposition:
         self._cpu: dict[int, float] = {}  # seconds counted, by process id
         own.CORES.set(psutil.cpu_count() or 1)
 
-    async def text(self) -> str:
-        return generate_latest(_Collected(await self.collect())).decode()
-
-    def listen(self, host: str, port: int) -> None:
-        """Serve the same at an address of its own, from a thread. A port that is taken is logged: the service goes on."""
-        try:
-            start_http_server(port, host, _registry(_Remote(self, asyncio.get_running_loop())))
-        except OSError as error:
-            logger.error("No metrics at METRICS_ADDRESS={}:{}: {}. Set it to a free address of this machine.", host, port, error.strerror)
-
-    async def collect(self) -> list[Metric]:
+    async def text(self, models: list[str] | None = None) -> str:
+        """With `models`, without the figures of others."""
         await self._look()
-        return [*own.REGISTRY.collect(), *VLLMNames().collect()]
+        metrics = [*own.REGISTRY.collect(), *VLLMNames().collect()]
+        return generate_latest(_Collected(metrics if models is None else _only_of(metrics, {"", *models}))).decode()
 
     async def _look(self) -> None:
         models = self._fleet.ready()
@@ -67,6 +58,13 @@ class Exposition:
         self._cpu = {use.pid: use.cpu_seconds for use in uses}
 
 
+def _only_of(metrics: list[Metric], models: set[str]) -> list[Metric]:
+    """What is of no model, or of one of these."""
+    for metric in metrics:
+        metric.samples = [sample for sample in metric.samples if sample.labels.get("model", sample.labels.get("model_name", "")) in models]
+    return metrics
+
+
 class _Collected(Collector):
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -75,23 +73,7 @@ class _Collected(Collector):
         return self._metrics
 
 
-class _Remote(Collector):
-    """For the thread of the address of its own: the families, collected in the manager's thread."""
-
-    def __init__(self, exposition: Exposition, loop: asyncio.AbstractEventLoop) -> None:
-        self._exposition, self._loop = exposition, loop
-
-    def collect(self) -> Iterable[Metric]:
-        return asyncio.run_coroutine_threadsafe(self._exposition.collect(), self._loop).result(SCRAPE_SECONDS)
-
-
-def _registry(collector: Collector) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(collector)
-    return registry
-
-
-def _note_runners(found: Iterable[tuple[Supervised, RunnerStats | None]]) -> None:
+def _note_runners(found: Iterable[tuple[RunnerProcess, RunnerStats | None]]) -> None:
     gauges = (own.RUNNING, own.WAITING, own.SLOTS, own.KV_USED, own.KV_TOTAL, own.KV_RATIO)
     for gauge in (own.LOADED, *gauges):
         gauge.clear()
@@ -99,8 +81,9 @@ def _note_runners(found: Iterable[tuple[Supervised, RunnerStats | None]]) -> Non
         name = model.entry.name
         own.LOADED.labels(name, model.spec.engine).set(1)
         if stats:
-            ratio = stats.kv_used / stats.kv_total if stats.kv_total else 0.0
-            values = (stats.running, stats.waiting, stats.slots, stats.kv_used, stats.kv_total, ratio)
+            engine = stats.engine
+            ratio = engine.kv_used / engine.kv_total if engine.kv_total else 0.0
+            values = (engine.running, engine.waiting, engine.slots, engine.kv_used, engine.kv_total, ratio)
             for gauge, value in zip(gauges, values, strict=True):
                 gauge.labels(name).set(value)
 

@@ -61,6 +61,8 @@ LOADS = _counter("llm_model_loads", "Loads by outcome: ready, failed", "model", 
 LOAD_SECONDS = _histogram("llm_model_load_seconds", "From the start of a runner to its first answer", _LOADS, "model", "engine")
 UNLOADS = _counter("llm_model_unloads", "Unloads by reason: asked, idle, room (evicted for another model), replaced", "model", "reason")
 RESUMES = _counter("llm_resumes", "Requests that went on in another process when theirs had died", "model")
+PREEMPTIONS = _counter("llm_preemptions", "Sequences that were set aside for another key's, and went on later", "model")
+INVALID_OUTPUTS = _counter("llm_invalid_outputs", "Sequences and inputs for which the model computed NaN or infinite numbers", "model")
 RESTARTS = _counter("llm_runner_restarts", "Runners that died and were started again", "model")
 
 # Processes and machine

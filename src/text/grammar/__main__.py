@@ -1,61 +1,43 @@
-"""`python -m src.text.grammar`: the process of trial.py. Ends with the runner, whose pipe is its standard input."""
+"""`python -m src.text.grammar`: the child of process.py, which compiles grammars."""
 
-import contextlib
 import os
-import resource
-import signal
-import sys
 import threading
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 
+from src.text.child_process import Bounds, detach, serve
 from src.text.grammar.matcher import Refused, compile_source, try_out
-from src.text.grammar.vocabulary import Vocabulary
-from src.text.pipe import receive, send
+from src.text.grammar.process import Setup
 
 STACK_BYTES = 1 << 20  # less than the runner's threads have, so that what passes here passes there
 MEMORY_BYTES = 1 << 30  # more than it has with the vocabulary
-ORPHAN_SECONDS = 60  # of processor time: should the runner die while this is at work, nobody else would end it
 NICENESS = 5  # the streams of others come first
 
 
-def main() -> None:
-    """A vocabulary, then sources, each answered by None or by why it is refused."""
-    with contextlib.suppress(EOFError):  # the runner is gone
-        received = msgspec.msgpack.decode(receive(0), type=Vocabulary)
-        # Without the model's own way to cut a text into tokens; where the next bytes are certain, llguidance wants some.
-        vocabulary = received.prepare(received.prepare(lambda text: []).greedy_tokenize)
-        send(1, msgspec.msgpack.encode(None))
-        _limit_memory()
-        while True:
-            source = msgspec.msgpack.decode(receive(0), type=str)
-            _limit_time()
+def setup(data: bytes) -> tuple[bytes, Callable[[bytes], bytes] | None]:
+    """Prepare the vocabulary. Each further message is a source, answered by None or by why it is refused."""
+    message = msgspec.msgpack.decode(data, type=Setup)
+    # Without the model's own way to cut a text into tokens; where the next bytes are certain, llguidance wants some.
+    vocabulary = message.vocabulary.prepare(message.vocabulary.prepare(lambda text: []).greedy_tokenize)
+    bounds = Bounds(message.seconds, MEMORY_BYTES)
+
+    def answer(question: bytes) -> bytes:
+        reason = None
+        with bounds.around(len(question)):
             try:
-                try_out(compile_source(vocabulary, source))
+                try_out(compile_source(vocabulary, msgspec.msgpack.decode(question, type=str)))
             except Refused as refused:
-                send(1, msgspec.msgpack.encode(str(refused)))
-            else:
-                send(1, msgspec.msgpack.encode(None))
+                reason = str(refused)
+        return msgspec.msgpack.encode(reason)
 
-
-def _limit_memory() -> None:
-    if sys.platform == "linux":  # elsewhere the kernel does not hold it
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def _limit_time() -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + ORPHAN_SECONDS, hard))
+    return msgspec.msgpack.encode(None), answer
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    detach()
     os.nice(NICENESS)
     threading.stack_size(STACK_BYTES)
-    thread = threading.Thread(target=main)
+    thread = threading.Thread(target=serve, args=(setup,))
     thread.start()
     thread.join()

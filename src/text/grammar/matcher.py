@@ -17,6 +17,11 @@ class Refused(Exception):
     """The grammar is wrong, or too much. Its text is for who wrote it."""
 
 
+class TooSlow(Refused):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"compiling it takes longer than the {seconds:g} s that GRAMMAR_COMPILE_SECONDS allows to a request in all")
+
+
 def compile_source(vocabulary: LLTokenizer, source: str) -> LLMatcher:
     """Raises Refused."""
     matcher = LLMatcher(vocabulary, source, limits=LIMITS, log_level=0)
@@ -34,7 +39,7 @@ def try_out(matcher: LLMatcher) -> None:
     for seed in range(WALKS):
         _walk(matcher.deep_copy(), random.Random(seed))
         if time.thread_time() - began > WALK_SECONDS:
-            raise Refused("to follow it takes too long: use a simpler schema or expression")
+            raise Refused("following it takes too long: use a simpler schema or expression")
 
 
 def _walk(matcher: LLMatcher, draw: random.Random) -> None:
@@ -44,10 +49,10 @@ def _walk(matcher: LLMatcher, draw: random.Random) -> None:
             raise Refused(_reason(matcher.get_error()))
         if matcher.is_stopped():
             return
-        some = ANY.search(mask, draw.randrange(len(mask))) or ANY.search(mask)
-        assert some
-        byte = some[0][0]
-        matcher.consume_token(some.start() * 8 + (byte & -byte).bit_length() - 1)
+        found = ANY.search(mask, draw.randrange(len(mask))) or ANY.search(mask)
+        assert found
+        byte = found[0][0]
+        matcher.consume_token(found.start() * 8 + (byte & -byte).bit_length() - 1)
 
 
 ANY = re.compile(rb"[^\0]")

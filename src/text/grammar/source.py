@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from src.errors import InvalidSchema
+from src.errors import FIELD, FieldPath, InvalidSchema
+from src.text.grammar.keywords import asking
+from src.text.json_schema import parts
 
 Form = Literal["json_schema", "regex", "choice", "lark"]
 
@@ -19,7 +21,6 @@ WHITESPACE = r" ?|\n {0,24}|\n\t{0,6}"
 # A string has one spelling only. If \u could stand for any character, an additional property could be named "\u0061" where
 # "a" has a schema of its own.
 ESCAPES = 'nrbtf\\"'
-DATA = {"const", "enum", "default", "examples", "example"}  # keywords whose values are no schemas
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -31,13 +32,13 @@ class Limits(msgspec.Struct, frozen=True):
     properties: int = 400  # of one object: where all may be left out, llguidance follows every one of them at each step
 
 
-def source_of(form: Form, text: str, limits: Limits, param: str | None = None) -> str:
-    """llguidance's source for a constraint. Raises InvalidSchema, which names `param`."""
+def source_of(form: Form, text: str, limits: Limits, param: str | FieldPath | None = None) -> str:
+    """llguidance's source for a constraint. Raises InvalidSchema, at `param`."""
     size = len(text.encode(errors="replace"))
     if size > limits.bytes:
-        raise InvalidSchema(f"{param} has {size} bytes, but MAX_GRAMMAR_BYTES allows {limits.bytes}.", param)
+        raise InvalidSchema(f"{FIELD} has {size} bytes, but MAX_GRAMMAR_BYTES allows {limits.bytes}.", param)
     if form in ("regex", "lark") and "\0" in text:
-        raise InvalidSchema(f"{param} has a NUL character.", param)
+        raise InvalidSchema(f"{FIELD} has a NUL character.", param)
     if form == "json_schema":
         return _of_schema(text, limits, param)
     if form == "regex":
@@ -45,7 +46,7 @@ def source_of(form: Form, text: str, limits: Limits, param: str | None = None) -
     if form == "choice":
         return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in json.loads(text))
     if "::=" in text:
-        raise InvalidSchema(f"{param} looks like GBNF; write it in Lark: `start: ...` in place of `root ::= ...`.", param)
+        raise InvalidSchema(f"{FIELD} looks like GBNF; write it in Lark: `start: ...` in place of `root ::= ...`.", param)
     return text
 
 
@@ -66,12 +67,12 @@ def _in_slashes(regex: str) -> str:
     return "".join(written)
 
 
-def _of_schema(text: str, limits: Limits, param: str | None) -> str:
+def _of_schema(text: str, limits: Limits, param: str | FieldPath | None) -> str:
     if _depth(text) > limits.depth:  # before a parser recurses
-        raise InvalidSchema(f"{param} is nested deeper than the {limits.depth} levels that MAX_GRAMMAR_DEPTH allows.", param)
-    schema = json.loads(text)
+        raise InvalidSchema(f"{FIELD} is nested deeper than the {limits.depth} levels that MAX_GRAMMAR_DEPTH allows.", param)
+    schema = asking(json.loads(text))
     for keyword, reason in _unenforceable(schema, limits.properties):
-        raise InvalidSchema(f'{param}: the keyword "{keyword}" {reason}.', param)
+        raise InvalidSchema(f'{FIELD}: the keyword "{keyword}" {reason}.', param)
     options = {
         "whitespace_pattern": WHITESPACE,
         "json_allowed_escapes": ESCAPES,
@@ -102,9 +103,6 @@ def _depth(text: str) -> int:
 
 def _unenforceable(schema: Any, most: int) -> Iterator[tuple[str, str]]:
     """Keywords that llguidance takes, though not every answer it allows would hold them, each with the reason."""
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _unenforceable(item, most)
     if not isinstance(schema, dict):
         return
     least, required = schema.get("minProperties"), schema.get("required")
@@ -114,9 +112,8 @@ def _unenforceable(schema: Any, most: int) -> Iterator[tuple[str, str]]:
     properties = schema.get("properties")
     if isinstance(properties, dict) and len(properties) > most:
         yield "properties", f"has {len(properties)} properties, but MAX_GRAMMAR_PROPERTIES allows {most} of one object"
-    for keyword, value in schema.items():
-        if keyword not in DATA:
-            yield from _unenforceable(value, most)
+    for inner in parts(schema):
+        yield from _unenforceable(inner, most)
 
 
 def grammars_of(source: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import msgspec
 from llguidance import LLTokenizer, TokenizerWrapper
 
 from src.errors import EngineError
-from src.text.tokenizer import Tokenizer
+from src.text.tokenizer.base import Tokenizer
 
 SPECIAL = b"\xff"  # what llguidance puts before the name of a token that no text is to match
 
@@ -28,9 +28,9 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes:
-    if piece := tokenizer.piece(token):
+    if piece := tokenizer.bytes_of(token):
         return piece
-    name = tokenizer.name(token)
+    name = tokenizer.display_bytes(token)
     return SPECIAL + name if name else b""
 
 

@@ -1,7 +1,6 @@
-"""Which part of an answer is what: content, reasoning, tool calls. Knows nothing of tokens or requests.
+"""Splits an answer's text into channels: content, reasoning, tool calls. Knows nothing of tokens or requests.
 
-A machine takes the answer's text piece by piece, however it is cut, and says what each is. It holds back what it cannot
-tell yet.
+A machine takes the text piece by piece, however it is cut. It holds back what it cannot assign yet.
 """
 
 from abc import ABC, abstractmethod
@@ -18,14 +17,14 @@ class CallPiece:
 
 
 @dataclass
-class Said:
-    """What a piece of text turned out to be."""
+class ChannelDelta:
+    """What the channels gain by a piece of text."""
 
     content: str = ""
     reasoning: str = ""
     calls: list[CallPiece] = field(default_factory=list)
 
-    def add(self, more: "Said") -> None:
+    def add(self, more: "ChannelDelta") -> None:
         self.content += more.content
         self.reasoning += more.reasoning
         self.calls += more.calls
@@ -35,21 +34,21 @@ class Channels(ABC):
     """One answer's. After a flush it is of no use."""
 
     called = False  # whether the answer holds a tool call
-    thinks = False  # whether what comes next is reasoning
+    thinks = False  # whether the next text is reasoning
 
     @abstractmethod
-    def push(self, text: str) -> Said: ...
+    def push(self, text: str) -> ChannelDelta: ...
 
     @abstractmethod
-    def flush(self) -> Said:
+    def flush(self) -> ChannelDelta:
         """What was held back: the answer has ended."""
 
 
 class PlainText(Channels):
     """All of it is content."""
 
-    def push(self, text: str) -> Said:
-        return Said(content=text)
+    def push(self, text: str) -> ChannelDelta:
+        return ChannelDelta(content=text)
 
-    def flush(self) -> Said:
-        return Said()
+    def flush(self) -> ChannelDelta:
+        return ChannelDelta()

@@ -33,6 +33,7 @@ class StopMachine:
         """`included`: the stop string is a part of the text."""
         assert all(stops)
         self.found: str | None = None  # the stop string that ended the text
+        self.unsaid = 0  # characters at the end of what was pushed that were not given out
         self._included = included
         self._stops = [_Stop(text) for text in stops]
         self._held = ""  # the end of the text so far, where it is the beginning of a stop string
@@ -40,14 +41,18 @@ class StopMachine:
     def push(self, text: str) -> str:
         """The text, as far as no stop string can begin in it. "" after a stop."""
         if self.stopped or not self._stops:
+            self.unsaid += len(text) if self.stopped else 0
             return "" if self.stopped else text
         known = self._held + text
         for end, character in enumerate(text, start=len(self._held) + 1):
             complete = [stop.text for stop in self._stops if stop.advance(character)]
             if complete:
                 self.found, self._held = max(complete, key=len), ""
-                return known[:end] if self._included else known[: end - len(self.found)]
-        sure = len(known) - max(stop.matched for stop in self._stops)
+                kept = end if self._included else end - len(self.found)
+                self.unsaid = len(known) - kept
+                return known[:kept]
+        self.unsaid = max(stop.matched for stop in self._stops)
+        sure = len(known) - self.unsaid
         self._held = known[sure:]
         return known[:sure]
 
@@ -55,14 +60,10 @@ class StopMachine:
     def stopped(self) -> bool:
         return self.found is not None
 
-    @property
-    def held(self) -> int:
-        """Characters held back."""
-        return len(self._held)
-
     def flush(self) -> str:
         """What was held back: the text has ended, so it was no stop string."""
         held, self._held = self._held, ""
+        self.unsaid -= len(held)
         return held
 
 

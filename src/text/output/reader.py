@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from src.text.channels import Channels, Said
+from src.text.output.channels import ChannelDelta, Channels
 
 T = TypeVar("T")
 Reading = Generator[None, None, T]  # waits for more text at each yield
@@ -38,43 +38,50 @@ class Reader(Channels):
         self._text = ""
         self._at = 0  # of the first character that was not taken yet
         self._ended = False
-        self._content_said: list[str] = []
-        self._reasoning_said: list[str] = []
+        self._content_parts: list[str] = []
+        self._reasoning_parts: list[str] = []
         self._reading: Reading[None] | None = self._read()
 
     @abstractmethod
     def _read(self) -> Reading[None]:
-        """Says what the answer is, from its beginning to its end."""
+        """Reads the answer from its beginning to its end."""
 
-    def push(self, text: str) -> Said:
+    def push(self, text: str) -> ChannelDelta:
         self._text = self._text[self._at :] + text
         self._at = 0
-        return self._go_on()
+        return self._advance()
 
-    def flush(self) -> Said:
+    def flush(self) -> ChannelDelta:
         self._ended = True
-        return self._go_on()
+        return self._advance()
 
-    def _go_on(self) -> Said:
+    def _advance(self) -> ChannelDelta:
         if self._reading:
             try:
                 next(self._reading)
             except StopIteration:
                 self._reading = None
-        return self._take_said()
+        return self._take_delta()
 
-    def _take_said(self) -> Said:
-        said = Said(content="".join(self._content_said), reasoning="".join(self._reasoning_said))
-        self._content_said.clear()
-        self._reasoning_said.clear()
-        return said
+    def _take_delta(self) -> ChannelDelta:
+        delta = ChannelDelta(content="".join(self._content_parts), reasoning="".join(self._reasoning_parts))
+        self._content_parts.clear()
+        self._reasoning_parts.clear()
+        return delta
 
-    # What `_read` is made of. Each returns something false once the answer has ended without it.
+    # The parts of `_read`. Each returns a false value once the answer has ended without it.
 
     def _take(self, length: int) -> str:
         taken = self._text[self._at : self._at + length]
         self._at += length
         return taken
+
+    def _put_back(self, text: str) -> None:
+        """Text that was taken last, to be looked at again."""
+        if self._text.endswith(text, 0, self._at):
+            self._at -= len(text)
+        else:  # it came before the text that is here
+            self._text, self._at = text + self._text[self._at :], 0
 
     def _peek(self) -> Reading[str]:
         """The next character; "" at the end."""
@@ -95,6 +102,17 @@ class Reader(Channels):
                 return False
             yield
 
+    def _ahead(self, *literals: str) -> Reading[bool]:
+        """Whether one of the literals follows, or the text ends before that is certain. Takes nothing."""
+        longest = max(map(len, literals))
+        while True:
+            rest = self._text[self._at : self._at + longest]
+            if rest.startswith(literals):
+                return True
+            if self._ended or not any(literal.startswith(rest) for literal in literals):
+                return any(literal.startswith(rest) for literal in literals)
+            yield
+
     def _run(self, pattern: re.Pattern[str], limit: int | None = 256) -> Reading[str]:
         """Take characters as long as the pattern, which matches a run of such, fits. "" where they are more than the limit."""
         run = ""
@@ -113,16 +131,16 @@ class Reader(Channels):
             assert match
             self._take(len(match[0]))
 
-    def _until(self, markers: Markers, say: Callable[[str], None]) -> Reading[str]:
-        """Say what precedes the next marker, as it comes. Returns the marker, which is taken; "" where none came."""
+    def _until(self, markers: Markers, emit: Callable[[str], None]) -> Reading[str]:
+        """Emit what precedes the next marker, as it comes. Returns the marker, which is taken; "" where none came."""
         while True:
             if found := markers.find(self._text, self._at):
                 if found.start() > self._at:
-                    say(self._take(found.start() - self._at))
+                    emit(self._take(found.start() - self._at))
                 return self._take(len(found[0]))
             held = 0 if self._ended else markers.begun(self._text, self._at)
             if sure := len(self._text) - self._at - held:
-                say(self._take(sure))
+                emit(self._take(sure))
             if self._ended:
                 return ""
             yield

@@ -7,8 +7,8 @@ end of it, because their template opened it in the prompt.
 from dataclasses import dataclass
 from enum import Enum
 
-from src.text.channels import Channels, Said
-from src.text.reader import SPACE, Markers, Reader, Reading
+from src.text.output.channels import ChannelDelta, Channels
+from src.text.output.reader import SPACE, Markers, Reader, Reading
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Marks:
     closing: str
 
 
-MARKS = (Marks("<think>", "</think>"), Marks("[THINK]", "[/THINK]"))
+THINK_TAGS = (Marks("<think>", "</think>"), Marks("[THINK]", "[/THINK]"))
 
 
 class Phase(Enum):
@@ -44,23 +44,23 @@ class Thinking(Reader):
         super().__init__()
         self._marks = marks
         self._answer = answer
-        self._answered = Said()
+        self._answer_delta = ChannelDelta()
         self._over = phase is Phase.OVER
         self.thinks = phase is Phase.BEGUN
         self._closing = Markers(marks.closing)
         self._space = ""  # it may be the last of the reasoning
 
-    def _take_said(self) -> Said:
-        said = super()._take_said()
-        said.add(self._answered)
-        self._answered = Said()
-        return said
+    def _take_delta(self) -> ChannelDelta:
+        delta = super()._take_delta()
+        delta.add(self._answer_delta)
+        self._answer_delta = ChannelDelta()
+        return delta
 
-    def flush(self) -> Said:
-        said = super().flush()
-        said.add(self._answer.flush())
+    def flush(self) -> ChannelDelta:
+        delta = super().flush()
+        delta.add(self._answer.flush())
         self.called = self._answer.called
-        return said
+        return delta
 
     def _read(self) -> Reading[None]:
         self._space = yield from self._run(SPACE, limit=None)
@@ -80,8 +80,8 @@ class Thinking(Reader):
         text = self._space + text
         kept = text.rstrip()
         self._space = text[len(kept) :]
-        self._reasoning_said.append(kept)
+        self._reasoning_parts.append(kept)
 
     def _pass_on(self, text: str) -> None:
-        self._answered.add(self._answer.push(text))
+        self._answer_delta.add(self._answer.push(text))
         self.called = self._answer.called

@@ -5,10 +5,9 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from src.errors import InvalidValue
-from src.text.guard import Guard
-from src.text.template.apart import Apart
+from src.text.template.process import RendererProcess
+from src.text.tokenizer.guard import SENTINEL_END, Guard
 
-HERE = "\ufdd2"  # a noncharacter: where the last message's content ends
 NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 SECONDS = 2.0
 
@@ -16,9 +15,9 @@ SECONDS = 2.0
 class Rendering(Protocol):
     """A template that is compiled."""
 
-    variables: frozenset[str]  # those it looks for
+    variables: frozenset[str]  # those it reads
 
-    def render(self, given: Mapping[str, Any]) -> str: ...
+    def render(self, variables: Mapping[str, Any]) -> str: ...
 
     def close(self) -> None: ...
 
@@ -34,12 +33,12 @@ class ChatTemplate:
         eos_text: str,
         special_texts: Iterable[str],
         seconds: float = SECONDS,
-        render_in: Callable[[str, str, str, float], Rendering] = Apart,
+        render_in: Callable[[str, str, str, float], Rendering] = RendererProcess,
     ) -> None:
         """Raises ModelLoadFailed, with the line of the mistake."""
         self._rendering = render_in(source, bos_text, eos_text, seconds)
         self.source = source
-        self.variables = self._rendering.variables  # what a request can tell it
+        self.variables = self._rendering.variables  # that a request can set
         self._guard = Guard(special_texts)
 
     def render(
@@ -57,18 +56,18 @@ class ChatTemplate:
         Raises InvalidValue where the template refuses the messages or fails on them, ChatTemplateError where it is to blame.
         """
         if continued:
-            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + HERE}]
+            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + SENTINEL_END}]
         try:
-            given = {key: self._guarded(value) for key, value in variables.items()}
-            asked = {"messages": self._guarded(messages), "tools": self._guarded(tools)}
+            guarded = {key: self._guarded(value) for key, value in variables.items()}
+            guarded |= {"messages": self._guarded(messages), "tools": self._guarded(tools)}
         except RecursionError:
             raise InvalidValue("These messages are nested too deep.", "messages") from None
-        prompt = self._rendering.render({**given, **asked, "add_generation_prompt": generation_prompt and not continued})
+        prompt = self._rendering.render({**guarded, "add_generation_prompt": generation_prompt and not continued})
         if not continued:
             return prompt
-        if HERE not in prompt:
+        if SENTINEL_END not in prompt:
             raise InvalidValue("The model's chat template does not show the last message as it is.", "continue_final_message")
-        return prompt[: prompt.rindex(HERE)]
+        return prompt[: prompt.rindex(SENTINEL_END)]
 
     def close(self) -> None:
         self._rendering.close()

@@ -19,7 +19,7 @@ from src.errors import ChatTemplateError, ChatTemplateTooCostly, InvalidValue, M
 
 MOST_SOURCE = 1 << 20  # characters of a template; long ones have some thirty thousand
 LEAST_OUTPUT = 1 << 20  # characters that any template may write
-GROWTH = 4  # times what it was given: so much more may it write
+GROWTH = 4  # characters more for each byte of its variables
 
 # What an expression of a template can raise when it meets messages that it was not written for.
 RENDER_ERRORS = (
@@ -51,15 +51,15 @@ class Sandbox:
             "strftime_now": _strftime_now,
         }
 
-    def render(self, given: Mapping[str, Any], size: int) -> str:
-        """The template's text. `given`: what it is told, of `size` bytes.
+    def render(self, variables: Mapping[str, Any], size: int) -> str:
+        """The template's text. `size`: bytes of the variables, as JSON.
 
         Raises InvalidValue where it fails on that, ChatTemplateError where it wants out of the sandbox, ChatTemplateTooCostly
         where it writes too much, and MemoryError.
         """
         parts, left = [], LEAST_OUTPUT + GROWTH * size
         try:
-            for part in self._template.generate({**given, **self._fixed}):
+            for part in self._template.generate({**variables, **self._fixed}):
                 left -= len(part)
                 if left < 0:
                     raise ChatTemplateTooCostly("The model's chat template writes far more than these messages hold.", "messages")
@@ -73,8 +73,8 @@ class Sandbox:
 
     def _refuse(self, message: object) -> NoReturn:
         """The template's `raise_exception`. Passes on the template's own words only: what it joins to them may be the prompt's."""
-        told = str(message)[:300]
-        words = max((text for text in self._strings if told.startswith(text)), key=len, default="").strip()
+        reason = str(message)[:300]
+        words = max((text for text in self._strings if reason.startswith(text)), key=len, default="").strip()
         raise InvalidValue(f"The model's chat template refuses these messages{f': {words}' if words else '.'}"[:300], "messages")
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from functools import cached_property
 
-from src.text.guard import SPLIT
+from src.text.tokenizer.guard import SENTINEL_SPLIT
 
 SOON_ENCODED = 16  # bytes for each token that is allowed
 
@@ -12,24 +12,25 @@ class Tokenizer(ABC):
     """One model's vocabulary. Any thread may use it; the one that closes it must be the last."""
 
     vocab_size: int
-    end_tokens: tuple[int, ...]  # any of them ends an answer, as for the engine that runs the model
+    end_tokens: tuple[int, ...]  # any of them ends an answer, as in the engine
     bos_token: int | None  # None where the model was trained without
     bos_text: str  # what a chat template writes for it; "" where there is none
     eos_text: str
     special_texts: tuple[str, ...]  # control tokens, as encode parses them: what user text must not smuggle in
     chat_template: str | None  # Jinja source
-    closing_token: int | None = None  # what ends a text that is to be embedded, where the model was trained so
-    gap: tuple[int, int, int] | None = None  # tokens before a gap's prefix, its suffix and what fills it, where it was trained with such
+    tool_template: str | None = None  # that of a model with another template for requests with tools
+    embedding_end_token: int | None = None  # what ends a text that is to be embedded, where the model was trained so
+    fim_tokens: tuple[int, int, int] | None = None  # of fill-in-the-middle: before the prefix, the suffix and what fills the middle
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:
-        """Ids of a text. A special token's text becomes that token, except where a SPLIT cuts it; SPLIT itself is dropped.
+        """Ids of a text. A special token's text becomes that token, except where a SENTINEL_SPLIT cuts it, which is dropped.
 
         With `add_bos`, a model that wants a BOS token gets one, but no second one before a text that begins with its own.
         """
         ids: list[int] = []
         if add_bos and self.bos_token is not None and not (self.bos_text and text.startswith(self.bos_text)):
             ids.append(self.bos_token)
-        pieces = [piece for piece in text.split(SPLIT) if piece]
+        pieces = [piece for piece in text.split(SENTINEL_SPLIT) if piece]
         for index, piece in enumerate(pieces):
             ids += self._encode_piece(piece, first=index == 0)
         return ids
@@ -51,12 +52,12 @@ class Tokenizer(ABC):
         """Ids of a text that is not empty. Unless it is the `first`, it goes on where another piece ended."""
 
     @abstractmethod
-    def piece(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
         """The bytes a token stands for, perhaps only a part of a character. b"" for control tokens."""
 
-    def name(self, token: int) -> bytes:
-        """What a token is called where it is shown: its bytes, or a control token's text."""
-        return self.piece(token) or self._special_text(token).encode()
+    def display_bytes(self, token: int) -> bytes:
+        """A token as it is shown: its bytes, or a control token's text."""
+        return self.bytes_of(token) or self._special_text(token).encode()
 
     @abstractmethod
     def _special_text(self, token: int) -> str:
@@ -93,7 +94,7 @@ class ByteTokenizer(Tokenizer):
             ids += part.encode(errors="replace")
         return ids
 
-    def piece(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
         return b"" if token == self.END else bytes([token])
 
     def _special_text(self, token: int) -> str:

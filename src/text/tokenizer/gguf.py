@@ -12,15 +12,14 @@ from pathlib import Path
 import llama_cpp.llama_cpp as ll
 
 from src.errors import ModelLoadFailed
-from src.text.guard import MARKER, any_of
-from src.text.tokenizer import Tokenizer
+from src.text.tokenizer.base import Tokenizer
+from src.text.tokenizer.guard import MARKER, SENTINEL_LEAD, any_of
 
 LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 CONTROL = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN
 SPAN_CHARACTERS = 8192
 RUN_CHARACTERS = 4096
 LONG_RUN = re.compile(rf"(?<!\S)\S{{{RUN_CHARACTERS + 1},}}|(?<!\s)\s{{{RUN_CHARACTERS + 1},}}")
-LEAD = "\ufdd1"  # a noncharacter: in no vocabulary, so it merges with nothing that follows
 
 
 def _print_errors(level: int, text: bytes, _: object) -> None:
@@ -42,30 +41,33 @@ class GGUFTokenizer(Tokenizer):
         kind = ll.llama_vocab_type(self._vocab)
         if kind == ll.LLAMA_VOCAB_TYPE_NONE:  # encoding with it would abort the process
             self.close()
-            raise ModelLoadFailed(f"{name} holds no vocabulary: a text model's GGUF is needed")
+            raise ModelLoadFailed(f"{name} has no vocabulary. Use the GGUF file of a text model.")
         self.vocab_size = ll.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = tuple(token for token in range(self.vocab_size) if ll.llama_vocab_is_eog(self._vocab, token))
         bos = ll.llama_vocab_bos(self._vocab)
         self.bos_token = bos if bos >= 0 and ll.llama_vocab_get_add_bos(self._vocab) else None
-        self.closing_token = self._find_closing_token()
+        self.embedding_end_token = self._find_embedding_end_token()
         self.bos_text = self._text(bos)
         self.eos_text = self._text(ll.llama_vocab_eos(self._vocab))
         self.special_texts = tuple(self._find_special_texts())
-        gap = ll.llama_vocab_fim_pre(self._vocab), ll.llama_vocab_fim_suf(self._vocab), ll.llama_vocab_fim_mid(self._vocab)
-        self.gap = gap if min(gap) >= 0 else None
-        template = ll.llama_model_chat_template(self._model, None)
-        self.chat_template = template.decode(errors="replace") if template else None
+        fim = ll.llama_vocab_fim_pre(self._vocab), ll.llama_vocab_fim_suf(self._vocab), ll.llama_vocab_fim_mid(self._vocab)
+        self.fim_tokens = fim if min(fim) >= 0 else None
+        self.chat_template, self.tool_template = self._template(None), self._template(b"tool_use")
         special = any_of(self.special_texts)
         self._special = re.compile(special)
         self._run_part = re.compile(rf"(?:{special}|.){{1,{RUN_CHARACTERS}}}", re.DOTALL)
-        self._pieces: dict[int, bytes] = {}
-        # SentencePiece vocabularies put a space before a text. LEAD takes it, and is cut off again with it.
-        self._lead_tokens = len(self._tokenize(LEAD)) if kind == ll.LLAMA_VOCAB_TYPE_SPM else 0
+        self._bytes: dict[int, bytes] = {}
+        # SentencePiece vocabularies put a space before a text. SENTINEL_LEAD takes it, and is cut off again with it.
+        self._lead_tokens = len(self._tokenize(SENTINEL_LEAD)) if kind == ll.LLAMA_VOCAB_TYPE_SPM else 0
+
+    def _template(self, name: bytes | None) -> str | None:
+        template = ll.llama_model_chat_template(self._model, name)
+        return template.decode(errors="replace") if template else None
 
     def _text(self, token: int) -> str:
         return ll.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
 
-    def _find_closing_token(self) -> int | None:
+    def _find_embedding_end_token(self) -> int | None:
         """BERT's separator; the end token of such as were made of chat models."""
         vocab = self._vocab
         if ll.llama_vocab_get_add_sep(vocab):
@@ -87,16 +89,16 @@ class GGUFTokenizer(Tokenizer):
     @cached_property
     def longest_token(self) -> int:
         specials = (len(text.encode()) for text in self.special_texts)
-        pieces = (len(self.piece(token)) for token in range(self.vocab_size))
-        return max(chain(specials, pieces), default=1)
+        texts = (len(self.bytes_of(token)) for token in range(self.vocab_size))
+        return max(chain(specials, texts), default=1)
 
-    def piece(self, token: int) -> bytes:
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
+    def bytes_of(self, token: int) -> bytes:
+        data = self._bytes.get(token)
+        if data is None:
+            data = self._bytes[token] = self._read_bytes(token)
+        return data
 
-    def _read_piece(self, token: int) -> bytes:
+    def _read_bytes(self, token: int) -> bytes:
         assert self._model
         assert 0 <= token < self.vocab_size
         size = 128
@@ -112,7 +114,7 @@ class GGUFTokenizer(Tokenizer):
         for span in self._spans(text):
             for part in self._parts(span):
                 lead = 0 if first else self._lead_tokens
-                ids += self._tokenize(LEAD + part if lead else part)[lead:]
+                ids += self._tokenize(SENTINEL_LEAD + part if lead else part)[lead:]
                 first = False
         return ids
 
@@ -154,12 +156,12 @@ class GGUFTokenizer(Tokenizer):
 
 def _load(path: str | Path, name: str) -> ll.llama_model_p:
     if not Path(path).is_file():
-        raise ModelLoadFailed(f"{name} is missing, or no file")
+        raise ModelLoadFailed(f"{name} is missing, or is not a file")
     ll.llama_log_set(_LOG, ctypes.c_void_p())
     ll.llama_backend_init()
     params = ll.llama_model_default_params()
     params.vocab_only = True
     model: ll.llama_model_p | None = ll.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise ModelLoadFailed(f"{name} cannot be read: it is no GGUF, is damaged, or needs a newer llama.cpp")
+        raise ModelLoadFailed(f"{name} cannot be read: it is not a GGUF file, is damaged, or needs a newer llama.cpp")
     return model

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterable
 
-# A Unicode noncharacter: legal in a string, never assigned, so no text has it for a reason of its own.
-SPLIT = "\ufdd0"
+# Unicode noncharacters: legal in a string, never assigned, so no text has one for a reason of its own, and no vocabulary either.
+SENTINEL_SPLIT = "\ufdd0"  # cuts the text of a special token
+SENTINEL_LEAD = "\ufdd1"  # before a text that continues another: takes the space that some vocabularies put in front
+SENTINEL_END = "\ufdd2"  # where the last message's content ends
 # Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
 # of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
 MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 
 
 class Guard:
-    """Cuts special tokens' texts with SPLIT, which Tokenizer.encode takes out again once it has cut there."""
+    """Cuts special tokens' texts with SENTINEL_SPLIT, which Tokenizer.encode takes out again once it has cut there."""
 
     def __init__(self, special_texts: Iterable[str]) -> None:
         # A text of one character cannot be cut.
@@ -19,9 +21,9 @@ class Guard:
         self._first_character = re.compile(f"(?={beginnings}).", re.DOTALL)
 
     def __call__(self, text: str) -> str:
-        """The text with SPLIT after the first character of every special text in it, and of one that its end cuts off:
+        """The text with SENTINEL_SPLIT after the first character of every special text in it, and of one that its end cuts off:
         the template or the next message might go on with the rest. SPLITs of the user's own are removed."""
-        return self._first_character.sub(rf"\g<0>{SPLIT}", text.replace(SPLIT, ""))
+        return self._first_character.sub(rf"\g<0>{SENTINEL_SPLIT}", text.replace(SENTINEL_SPLIT, ""))
 
 
 def any_of(texts: Iterable[str], *, or_cut_off: bool = False) -> str:

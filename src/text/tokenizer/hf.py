@@ -15,14 +15,14 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Vocabulary
 
 from src.errors import ModelLoadFailed
-from src.text.guard import MARKER
-from src.text.tokenizer import Tokenizer
+from src.hf_folder import TOOL_USE, chat_template, end_tokens, read_json, token_text
+from src.text.tokenizer.base import Tokenizer
+from src.text.tokenizer.guard import MARKER, SENTINEL_LEAD
 
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece names the token of a byte
 SPACE = "▁"  # how SentencePiece writes one
-LEAD = "\ufdd1"  # a noncharacter: in no vocabulary, so it merges with nothing that follows
 TOKEN_FIELDS = {"content", "single_word", "lstrip", "rstrip", "normalized", "special"}
-GAPS = (  # how models call the tokens around a gap: before its prefix, its suffix, what fills it
+FIM_TEXTS = (  # the tokens of fill-in-the-middle: before the prefix, before the suffix, before what fills the middle
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
@@ -30,7 +30,7 @@ GAPS = (  # how models call the tokens around a gap: before its prefix, its suff
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
 )
-LIES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # what files that nobody checked lead to
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)  # what files that nobody checked lead to
 SHRINK = 4  # how many bytes a normalizer may make one of: three Hangul letters of three bytes are one syllable of three
 
 
@@ -42,43 +42,41 @@ class HFTokenizer(Tokenizer):
         folder = Path(folder)
         try:
             self._read(folder)
-        except LIES as error:
+        except MALFORMED as error:
             reason = f"{type(error).__name__}: {str(error)[:200]}"
-            raise ModelLoadFailed(f"{folder.name} has files of a tokenizer that make no sense ({reason})") from error
+            raise ModelLoadFailed(f"{folder.name} has malformed tokenizer files ({reason})") from error
 
     def _read(self, folder: Path) -> None:
-        config = _read_json(folder / "tokenizer_config.json")
+        config = read_json(folder / "tokenizer_config.json")
         self._vocabulary = _load(folder)
-        _mark_added_tokens(self._vocabulary, config)
+        _mark_added_tokens(folder, self._vocabulary, config)
         form = json.loads(self._vocabulary.to_str())
         self._byte_level = _is_byte_level(form.get("decoder"), folder.name)
         self._normalizes = form.get("normalizer") is not None
         self._added = self._vocabulary.get_added_tokens_decoder()
         self.vocab_size = 1 + max(self._vocabulary.get_vocab(with_added_tokens=True).values(), default=-1)
-        self.bos_text = _token_text(config.get("bos_token"))
-        self.eos_text = _token_text(config.get("eos_token"))
+        self.bos_text = token_text(folder, config.get("bos_token"))
+        self.eos_text = token_text(folder, config.get("eos_token"))
         self.bos_token = self._vocabulary.token_to_id(self.bos_text) if self._wants_bos(config) else None
-        self.closing_token = self._find_closing_token()
+        self.embedding_end_token = self._find_embedding_end_token()
         self.special_texts = tuple(
             token.content for token in self._added.values() if token.special or MARKER.fullmatch(token.content) if token.content
         )
-        self.gap = self._find_gap()
-        self.chat_template = _chat_template(folder, config)
+        self.fim_tokens = self._find_fim_tokens()
+        self.chat_template = chat_template(folder)
+        self.tool_template = chat_template(folder, TOOL_USE)
         self.end_tokens = self._find_end_tokens(folder)
         self._lead_tokens = self._count_lead_tokens()
 
     def _find_end_tokens(self, folder: Path) -> tuple[int, ...]:
-        """All that the folder's files name: chat models often have one in each of two files."""
-        ids = {self._vocabulary.token_to_id(self.eos_text)}
-        for name in ("config.json", "generation_config.json"):
-            stated = _read_json(folder / name).get("eos_token_id")
-            ids |= set(stated) if isinstance(stated, list) else {stated}
-        if wrong := [id for id in ids - {None} if type(id) is not int or not 0 <= id < self.vocab_size]:
+        """Raises ModelLoadFailed for a token that the vocabulary does not have."""
+        tokens = end_tokens(folder)
+        if tokens and tokens[-1] >= self.vocab_size:
             raise ModelLoadFailed(
-                f"{folder.name} names the end token {str(wrong[0])[:40]}, which is not in its vocabulary of {self.vocab_size}: "
+                f"{folder.name} names the end token {tokens[-1]}, which is not in its vocabulary of {self.vocab_size}: "
                 "see eos_token_id in its config.json and generation_config.json"
             )
-        return tuple(sorted(id for id in ids if id is not None))
+        return tuple(tokens)
 
     def _wants_bos(self, config: dict[str, Any]) -> bool:
         """As the configuration says, else if the vocabulary's own post-processor adds one."""
@@ -90,21 +88,21 @@ class HFTokenizer(Tokenizer):
         first: list[int] = self._vocabulary.encode("a").ids[:1]
         return first == [self._vocabulary.token_to_id(self.bos_text)]
 
-    def _find_closing_token(self) -> int | None:
+    def _find_embedding_end_token(self) -> int | None:
         """What the vocabulary's own post-processor puts behind a text."""
         text, whole = self._ids("a"), self._vocabulary.encode("a").ids
         return whole[-1] if whole and whole[-1:] != text[-1:] else None
 
-    def _find_gap(self) -> tuple[int, int, int] | None:
-        for texts in GAPS:
+    def _find_fim_tokens(self) -> tuple[int, int, int] | None:
+        for texts in FIM_TEXTS:
             before, after, between = (self._vocabulary.token_to_id(text) for text in texts)
             if before is not None and after is not None and between is not None:
                 return before, after, between
         return None
 
     def _count_lead_tokens(self) -> int:
-        """SentencePiece vocabularies put a space before a text. There LEAD takes it, and is cut off again with it."""
-        lead, led = self._ids(LEAD), self._ids(f"{LEAD}a")
+        """SentencePiece vocabularies put a space before a text. There SENTINEL_LEAD takes it, and is cut off again with it."""
+        lead, led = self._ids(SENTINEL_LEAD), self._ids(f"{SENTINEL_LEAD}a")
         return 0 if self._ids("a") == led[len(lead) :] else len(lead)
 
     def _ids(self, text: str) -> list[int]:
@@ -115,15 +113,15 @@ class HFTokenizer(Tokenizer):
         text = text.encode(errors="replace").decode()  # half a surrogate pair is no UTF-8
         if first or not self._lead_tokens:
             return self._ids(text)
-        return self._ids(LEAD + text)[self._lead_tokens :]
+        return self._ids(SENTINEL_LEAD + text)[self._lead_tokens :]
 
     @cached_property
     def longest_token(self) -> int:
         specials = max((len(text.encode()) for text in self.special_texts), default=1)
-        pieces = max((len(self.piece(token)) for token in range(self.vocab_size)), default=1)
-        return max(specials, pieces) * (SHRINK if self._normalizes else 1)
+        texts = max((len(self.bytes_of(token)) for token in range(self.vocab_size)), default=1)
+        return max(specials, texts) * (SHRINK if self._normalizes else 1)
 
-    def piece(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
         if added := self._added.get(token):
             return b"" if added.special else added.content.encode()
         text = self._vocabulary.id_to_token(token)
@@ -167,7 +165,8 @@ def _load(folder: Path) -> Vocabulary:
     try:
         from transformers import AutoTokenizer
 
-        converted: Vocabulary = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        converted: Vocabulary = tokenizer.backend_tokenizer
     except Exception as error:  # whatever a converter meets in a file that it was not written for
         raise ModelLoadFailed(
             f"{folder.name} has only a tokenizer.model, and transformers cannot convert it ({type(error).__name__}: {error}). "
@@ -176,7 +175,7 @@ def _load(folder: Path) -> Vocabulary:
     return converted
 
 
-def _mark_added_tokens(vocabulary: Vocabulary, config: dict[str, Any]) -> None:
+def _mark_added_tokens(folder: Path, vocabulary: Vocabulary, config: dict[str, Any]) -> None:
     """Tokens that only the configuration says are special: in the vocabulary they would be ordinary words."""
     known = vocabulary.get_added_tokens_decoder()
     for id, stated in sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0])):
@@ -184,7 +183,7 @@ def _mark_added_tokens(vocabulary: Vocabulary, config: dict[str, Any]) -> None:
             token = AddedToken(**{key: value for key, value in stated.items() if key in TOKEN_FIELDS})
             vocabulary.add_special_tokens([token]) if stated.get("special") else vocabulary.add_tokens([token])
     for name in ("bos_token", "eos_token"):
-        text = _token_text(config.get(name))
+        text = token_text(folder, config.get(name))
         if text and vocabulary.token_to_id(text) is not None:
             vocabulary.add_special_tokens([text])
 
@@ -198,35 +197,5 @@ def _is_byte_level(decoder: dict[str, Any] | None, name: str) -> bool:
     if kinds & {"Metaspace", "ByteFallback", "Replace"}:
         return False
     raise ModelLoadFailed(
-        f"{name}/tokenizer.json has a decoder that this service does not know ({', '.join(map(str, kinds))}); "
-        "it knows byte-level BPE and SentencePiece."
+        f"{name}/tokenizer.json has an unknown decoder ({', '.join(map(str, kinds))}); byte-level BPE and SentencePiece are supported."
     )
-
-
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8", errors="replace")
-    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = next((one["template"] for one in template if one["name"] == "default"), None)
-    if not isinstance(template, str | None):
-        raise ModelLoadFailed(f"{folder.name} has a chat_template that is no text")
-    return template
-
-
-def _token_text(stated: str | dict[str, Any] | None) -> str:
-    """A token of tokenizer_config.json: its text, or an object that holds it."""
-    return stated["content"] if isinstance(stated, dict) else stated or ""
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON: {str(error)[:200]}") from error
-    if not isinstance(content, dict):
-        raise ModelLoadFailed(f"{path.parent.name}/{path.name} is no JSON object")
-    return content

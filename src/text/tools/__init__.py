@@ -3,7 +3,7 @@
 from typing import Protocol, cast
 
 from src.errors import ModelLoadFailed
-from src.text.channels import Channels
+from src.text.output.channels import Channels
 from src.text.tools import deepseek, deepseek_v31, generic, harmony, hermes, llama3, mistral, mistral_args, pythonic, qwen3_coder
 from src.text.tools.call import Call, Function
 from src.text.tools.lark import Lark, Want

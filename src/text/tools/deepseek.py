@@ -3,8 +3,9 @@
 Source: https://huggingface.co/deepseek-ai/DeepSeek-V3-0324 and DeepSeek-R1-0528, chat_template.
 """
 
-from src.text.reader import Markers, Reading
-from src.text.tools.call import NAME, Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Markers, Reading
+from src.text.tools.call import NAME, Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want
 

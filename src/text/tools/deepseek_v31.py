@@ -3,8 +3,9 @@
 Source: https://huggingface.co/deepseek-ai/DeepSeek-V3.1, "ToolCall".
 """
 
+from src.text.json_text import written
 from src.text.tools import deepseek
-from src.text.tools.call import Call, Function, written
+from src.text.tools.call import Call, Function
 from src.text.tools.deepseek import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, SEPARATOR
 from src.text.tools.lark import Lark, Want
 

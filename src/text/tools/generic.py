@@ -6,8 +6,9 @@ The form is this service's own. The model is told about it in the system prompt.
 import json
 from typing import Any
 
-from src.text.reader import Reading
-from src.text.tools.call import Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Reading
+from src.text.tools.call import Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want, named
 

@@ -6,8 +6,9 @@ where there are no tools; reasoning is what is on the channel analysis.
 
 import re
 
-from src.text.reader import Markers, Reading
-from src.text.tools.call import Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Markers, Reading
+from src.text.tools.call import Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want
 
@@ -41,13 +42,13 @@ class HarmonyReader(JsonReader):
                 marker = yield from self._call_of(recipient[1], ends)
             elif "analysis" in header:
                 self.thinks = True
-                marker = yield from self._until(ends, self._reasoning_said.append)
+                marker = yield from self._until(ends, self._reasoning_parts.append)
                 self.thinks = False
             else:
                 if spoken:
-                    self._content_said.append("\n\n")
+                    self._content_parts.append("\n\n")
                 spoken = True
-                marker = yield from self._until(ends, self._content_said.append)
+                marker = yield from self._until(ends, self._content_parts.append)
             if marker not in (START, CHANNEL, ""):
                 marker = yield from self._until(heads, self._content)
         self._finish()

@@ -3,8 +3,9 @@ r"""Hermes 2 Pro's, and Qwen 2.5's and 3's: `<tool_call>\n{"name": "f", "argumen
 Sources: https://huggingface.co/NousResearch/Hermes-2-Pro-Llama-3-8B, https://qwen.readthedocs.io/en/latest/framework/function_call.html.
 """
 
-from src.text.reader import Markers, Reading
-from src.text.tools.call import Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Markers, Reading
+from src.text.tools.call import Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want, named
 

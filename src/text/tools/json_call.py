@@ -1,6 +1,7 @@
 """Reads JSON as it comes: a value, or an object that holds a call. Knows nothing of what stands around it.
 
-The grammar is RFC 8259's, with one mercy: a control character in a string, which JSON wants escaped, is escaped here.
+The grammar is RFC 8259's, with mercy for what models write: a control character in a string is escaped, a number that is not
+finite is emitted as a string, half a surrogate pair as U+FFFD, and a name that an object has already is left out.
 """
 
 import json
@@ -8,88 +9,110 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from src.text.reader import Reading
+from src.text.json_text import Halves, is_finite, parsed, written
+from src.text.output.reader import Reading
 from src.text.tools.call import CallReader
 
 MOST_DEPTH = 128
 PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 SCALAR = re.compile(r"[-+.0-9A-Za-z]+")
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # what Python and JavaScript write, and is no JSON
 HEX = re.compile(r"[0-9a-fA-F]+")
-Say = Callable[[str], None]
+CLOSING = {"[": "]", "{": "}"}
+Emit = Callable[[str], None]
 
 
 class JsonReader(CallReader):
-    def _json(self, say: Say) -> Reading[bool]:
-        """Take one JSON value and say its text as it comes. False where it is none, or not whole."""
-        open_: list[str] = []
-        expected = "value"
+    def _json(self, emit: Emit, depth: int = 0) -> Reading[bool]:
+        """Take one JSON value, inside `depth` others, and emit its text as it comes. False where it is none, or not whole."""
+        yield from self._json_space(emit)
+        character = yield from self._peek()
+        if not character:
+            return False
+        if character in "[{":
+            return depth < MOST_DEPTH and (yield from self._json_items(emit, depth + 1))
+        if character == '"':
+            return (yield from self._json_string(emit))
+        return (yield from self._json_scalar(emit))
+
+    def _json_items(self, emit: Emit, depth: int) -> Reading[bool]:
+        """An array or an object. Of members with one name the first stands: it may have been sent on already."""
+        opening = self._take(1)
+        closing = CLOSING[opening]
+        emit(opening)
+        yield from self._json_space(emit)
+        if (yield from self._json_mark(closing, emit)):
+            return True
+        names: set[str] = set()
+        lead: list[str] = []  # what precedes a value and was not emitted yet: a comma, and in an object a name
         while True:
-            yield from self._json_space(say)
-            character = yield from self._peek()
-            if not character:
+            is_whole = closing == "]" or (yield from self._json_key(names, lead))
+            if is_whole is not None:
+                emit("".join(lead))
+            if is_whole is False or not (yield from self._json(discard if is_whole is None else emit, depth)):
                 return False
-            if character in "]}" and expected in ("end", "first " + ("value" if character == "]" else "key")):
-                if not open_ or open_.pop() != character:
-                    return False
-                say(self._take(1))
-                expected = "end"
-            elif expected in ("value", "first value") and character in "[{":
-                if len(open_) == MOST_DEPTH:
-                    return False
-                say(self._take(1))
-                open_.append("]" if character == "[" else "}")
-                expected = "first value" if character == "[" else "first key"
-                continue
-            elif expected in ("value", "first value", "key", "first key") and character == '"':
-                if not (yield from self._json_string(say)):
-                    return False
-                expected = "colon" if "key" in expected else "end"
-            elif expected in ("value", "first value"):
-                if not (yield from self._json_scalar(say)):
-                    return False
-                expected = "end"
-            elif expected == "colon" and character == ":":
-                say(self._take(1))
-                expected = "value"
-            elif expected == "end" and character == "," and open_:
-                say(self._take(1))
-                expected = "value" if open_[-1] == "]" else "key"
-            else:
-                return False
-            if not open_ and expected == "end":
-                return True
+            yield from self._json_space(emit)
+            lead = []
+            if not (yield from self._json_mark(",", lead.append)):
+                return (yield from self._json_mark(closing, emit))
+            yield from self._json_space(lead.append)
 
-    def _json_space(self, say: Say) -> Reading[None]:
+    def _json_key(self, names: set[str], lead: list[str]) -> Reading[bool | None]:
+        """A member's name and the colon behind it, which are added to `lead`. None where the name is among `names` already."""
+        name: list[str] = []
+        is_whole = (yield from self._peek()) == '"' and (yield from self._json_string(name.append))
+        lead += name
+        if not is_whole:
+            return False
+        yield from self._json_space(lead.append)
+        if not (yield from self._json_mark(":", lead.append)):
+            return False
+        known = len(names)
+        names.add(json.loads("".join(name)))
+        return True if len(names) > known else None
+
+    def _json_mark(self, mark: str, emit: Emit) -> Reading[bool]:
+        if (yield from self._peek()) != mark:
+            return False
+        emit(self._take(1))
+        return True
+
+    def _json_space(self, emit: Emit) -> Reading[None]:
         while (yield from self._peek()) in (" ", "\t", "\n", "\r"):
-            say(self._take(1))
+            emit(self._take(1))
 
-    def _json_scalar(self, say: Say) -> Reading[bool]:
-        kept = self._keep()
+    def _json_scalar(self, emit: Emit) -> Reading[bool]:
+        kept = self._hold()
         word = yield from self._run(SCALAR, limit=1000)
+        if word in NOT_FINITE or (NUMBER.fullmatch(word) and not is_finite(word)):
+            self._release(kept)
+            emit(json.dumps(word))
+            return True
         if word in ("true", "false", "null") or NUMBER.fullmatch(word) or self._is_over:
-            self._let_go(kept)
-            say(word)
+            self._release(kept)
+            emit(word)
             return not self._is_over or bool(NUMBER.fullmatch(word))
         return False
 
-    def _json_string(self, say: Say) -> Reading[bool]:
-        say(self._take(1))
+    def _json_string(self, emit: Emit) -> Reading[bool]:
+        emit = Halves(emit)
+        emit(self._take(1))
         while character := (yield from self._peek()):
             if match := PLAIN.match(self._text, self._at):
-                say(self._take(len(match[0])))
+                emit(self._take(len(match[0])))
             elif character == '"':
-                say(self._take(1))
+                emit(self._take(1))
                 return True
             elif character != "\\":
-                say(json.dumps(self._take(1))[1:-1])
-            elif not (yield from self._json_escape(say)):
+                emit(json.dumps(self._take(1))[1:-1])
+            elif not (yield from self._json_escape(emit)):
                 return False
         return False
 
-    def _json_escape(self, say: Say) -> Reading[bool]:
-        """A backslash and what it escapes, said together: the text so far is never cut within."""
-        kept = self._keep()
+    def _json_escape(self, emit: Emit) -> Reading[bool]:
+        """A backslash and what it escapes, emitted together: the text so far is never cut within."""
+        kept = self._hold()
         escape = self._take(1)
         kind = yield from self._peek()
         if kind and kind in '"\\/bfnrtu':
@@ -97,11 +120,11 @@ class JsonReader(CallReader):
             while kind == "u" and len(escape) < 6 and HEX.match((yield from self._peek())):
                 escape += self._take(1)
             if kind != "u" or len(escape) == 6:
-                self._let_go(kept)
-                say(escape)
+                self._release(kept)
+                emit(escape)
                 return True
         if self._is_over:  # cut off here: half an escape is worth nothing
-            self._let_go(kept)
+            self._release(kept)
         return False
 
     def _json_call(self, *, bare: bool = False) -> Reading[bool]:
@@ -111,8 +134,7 @@ class JsonReader(CallReader):
         False where it is no call, or ends before it is whole.
         """
         name: Any = None
-        held: list[str] | None = None  # arguments that came before the name
-        said = False
+        arguments: list[str] | None = None  # once they are there: what of them came before the name
         if not (yield from self._literal("{")):
             return False
         while True:
@@ -125,37 +147,40 @@ class JsonReader(CallReader):
                 return False
             yield from self._spaces()
             if key == "name" and name is None:
-                name = yield from self._json_of()
-                if not isinstance(name, str) or not name or (bare and name not in self._functions):
+                name = (yield from self._json_of()) if (yield from self._peek()) == '"' else None
+                if not name or (bare and name not in self._functions):
                     return False
-                if held is not None:
-                    self._name(name)
-                    self._arguments("".join(held))
-                    said = True
-            elif key in ("arguments", "parameters") and held is None and not said:
-                held = []
-                if name is not None and (yield from self._peek()) == "{":
-                    self._name(name)
-                    said = True
-                    if not (yield from self._json(self._arguments)):
-                        return False
-                elif not (yield from self._loose_arguments(held)):
+                if arguments is not None:
+                    self._whole_call(name, arguments)
+            elif key in ("arguments", "parameters") and arguments is None:
+                arguments = []
+                if not (yield from self._call_arguments(name, arguments)):
                     return False
-                elif name is not None:
-                    self._name(name)
-                    self._arguments("".join(held))
-                    said = True
-            elif not (yield from self._json(_nobody)):
+            elif not (yield from self._json(discard)):
                 return False
             yield from self._spaces()
             if not (yield from self._literal(",")):
                 break
-        if not (yield from self._literal("}")) or name is None or (bare and not said):
+        if not (yield from self._literal("}")) or name is None or (bare and arguments is None):
             return False
-        if not said:
-            self._name(name)
-            self._arguments("{}")
+        if arguments is None:
+            self._whole_call(name, ["{}"])
         return True
+
+    def _call_arguments(self, name: str | None, into: list[str]) -> Reading[bool]:
+        """Arguments as they come, where the name is known and they are an object; else `into` a list, and then all at once."""
+        if name is not None and (yield from self._peek()) == "{":
+            self._name(name)
+            return (yield from self._json(self._arguments))
+        if not (yield from self._loose_arguments(into)):
+            return False
+        if name is not None:
+            self._whole_call(name, into)
+        return True
+
+    def _whole_call(self, name: str, arguments: list[str]) -> None:
+        self._name(name)
+        self._arguments("".join(arguments))
 
     def _json_of(self) -> Reading[Any]:
         """A whole value, decoded; None where it is none."""
@@ -171,14 +196,15 @@ class JsonReader(CallReader):
         value = json.loads("".join(text))
         if isinstance(value, str):
             try:
-                text, value = [value], json.loads(value)
+                value = parsed(value)
             except (ValueError, RecursionError):
                 return False
+            text = [written(value)]
         if value is None:
             text, value = ["{}"], {}
         into += text
         return isinstance(value, dict)
 
 
-def _nobody(text: str) -> None:
-    """Hears what is of no use."""
+def discard(text: str) -> None:
+    pass

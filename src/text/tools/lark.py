@@ -1,6 +1,6 @@
 """Writes grammars of answers in llguidance's Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md).
 
-Knows no tool format and no tokenizer: a marker's token id is told by who makes the writer.
+Knows no tool format and no tokenizer: its maker gives it the token ids of markers.
 """
 
 import json
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from src.errors import InvalidSchema
-from src.text.grammar import GrammarCompiler, grammars_of, source_of
-from src.text.thinking import Marks, Phase
+from src.errors import FieldPath, InvalidSchema
+from src.text.grammar import EXPRESSIONS, UNSUPPORTED, Budget, GrammarCompiler, grammars_of, loosened, source_of
+from src.text.output.thinking import Marks, Phase
 from src.text.tools.call import Function
-from src.text.tools.schema import closed, moved
+from src.text.tools.schema import moved
 
 # As Python's json.dumps writes, which models were trained on; and no room for endless whitespace.
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -41,11 +41,18 @@ class Want:
 
 
 class Lark:
-    def __init__(self, token_of: Callable[[str], Token | None], grammars: GrammarCompiler, content: str | None = None) -> None:
-        """`content`: the source of a grammar that an answer without calls is held to."""
+    def __init__(
+        self,
+        token_of: Callable[[str], Token | None],
+        grammars: GrammarCompiler,
+        content: str | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        """`content`: the source of a grammar that an answer without calls is held to. `budget`: for all schemas together."""
         self._token_of = token_of
         self._grammars = grammars
         self._content = content
+        self._budget = budget
         self._rules: list[str] = []
         self._known: dict[str, str] = {}
 
@@ -69,11 +76,8 @@ class Lark:
         return self._known[body]
 
     def lazy(self, terminal: str) -> str:
-        """A rule that ends as soon as the terminal fits."""
-        name = f"r{len(self._known)}"
-        self._known[f"lazy {name}"] = name
-        self._rules.append(f"{name}[lazy]: {terminal}")
-        return name
+        """A rule that ends as soon as the terminal fits; one for one terminal."""
+        return self._named(f"r{len(self._known)}", "[lazy]", terminal)
 
     def either(self, bodies: Iterable[str]) -> str:
         return self.rule(" | ".join(bodies))
@@ -98,8 +102,8 @@ class Lark:
         return f"({by_text} | {by_id})" if by_id else by_text
 
     def json(self, schema: dict[str, Any], function: Function) -> str:
-        """The rule of one argument."""
-        return self._schema(schema, {}, function)
+        """The rule of one argument. `schema`: that of one of the function's properties."""
+        return self._schema(function.document.extracted(schema), {}, function)
 
     def calls_schema(self, functions: list[Function], *, key: str = "arguments") -> dict[str, Any]:
         """The schema of a call as an object with a name and arguments."""
@@ -117,20 +121,28 @@ class Lark:
 
     def arguments(self, function: Function) -> str:
         """The rule of a call's arguments, as one JSON object."""
-        return self._schema(closed(function.parameters), ANY_OBJECT, function)
+        return self._schema(function.document.extracted(function.document.root), ANY_OBJECT, function)
 
     def _schema(self, schema: dict[str, Any], otherwise: dict[str, Any], function: Function) -> str:
-        """A schema that cannot be enforced is refused where it is strict, else it asks no more than `otherwise`."""
-        try:
-            checked = self._checked(schema, function.param)
-            self._grammars.compile(json.dumps({"grammars": [{"json_schema": checked}]}), param=function.param)
-        except InvalidSchema:
-            if function.strict:
-                raise
+        """A schema that cannot be enforced is refused where it is strict. Else it is so without what is not supported of it, or,
+        where that is not enough, `otherwise`."""
+        forms = [schema]
+        for keywords in () if function.strict else (UNSUPPORTED, UNSUPPORTED | EXPRESSIONS):
+            if (weaker := loosened(schema, keywords)) != forms[-1]:
+                forms.append(weaker)
+        for one in forms:
+            try:
+                checked = self._checked(one, function.param)
+                self._grammars.try_part(json.dumps({"grammars": [{"json_schema": checked}]}), function.param, self._budget)
+                break
+            except InvalidSchema:
+                if function.strict:
+                    raise
+        else:
             checked = self._checked(otherwise, function.param)
         return self.rule(_in_style(checked))
 
-    def _checked(self, schema: dict[str, Any], param: str) -> dict[str, Any]:
+    def _checked(self, schema: dict[str, Any], param: str | FieldPath) -> dict[str, Any]:
         source = source_of("json_schema", json.dumps(schema, ensure_ascii=False), self._grammars.limits, param)
         checked: dict[str, Any] = grammars_of(source)[0]["json_schema"]
         return checked
@@ -167,7 +179,7 @@ class Lark:
         if opening is None:
             if want.marks and want.phase is Phase.POSSIBLE:  # the longest terminal wins: this one must not take the reasoning
                 free += f" & ~/{re.escape(want.marks.opening)}(?s:.*)/"
-            return f"{thinking or GAP} ({call} | {self._terminal(free)})?"
+            return f"{thinking or GAP} ({call} | {self.terminal(free)})?"
         begun = f"{self.through(opening)} {call}"
         return f"{thinking} ({begun})* TEXT" if want.parallel else f"{thinking} ({begun} | TEXT)"
 
@@ -184,11 +196,15 @@ class Lark:
         schema = grammars_of(self._content)[0].get("json_schema")
         return self.rule(_in_style(schema)) if schema else None
 
-    def _terminal(self, terminal: str) -> str:
-        name = f"FREE{len(self._known)}"
-        self._known[f"terminal {name}"] = name
-        self._rules.append(f"{name}: {terminal}")
-        return name
+    def terminal(self, terminal: str) -> str:
+        """The name of a terminal: of expressions joined by & and ~, which stand nowhere else."""
+        return self._named(f"FREE{len(self._known)}", "", terminal)
+
+    def _named(self, name: str, kind: str, body: str) -> str:
+        known = self._known.setdefault(f"{name[0]}{kind}: {body}", name)
+        if known == name:
+            self._rules.append(f"{name}{kind}: {body}")
+        return known
 
 
 def _in_style(schema: dict[str, Any]) -> str:

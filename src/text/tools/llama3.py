@@ -5,8 +5,9 @@ Source: https://github.com/meta-llama/llama-models/blob/main/models/llama3_1/pro
 
 import re
 
-from src.text.reader import Reading
-from src.text.tools.call import Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Reading
+from src.text.tools.call import Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want, named
 

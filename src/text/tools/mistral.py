@@ -6,8 +6,9 @@ Its templates want ids of nine letters and digits in the history: see `short_id`
 
 import hashlib
 
-from src.text.reader import Markers, Reading
-from src.text.tools.call import NAME, Call, Function, written
+from src.text.json_text import written
+from src.text.output.reader import Markers, Reading
+from src.text.tools.call import NAME, Call, Function
 from src.text.tools.json_call import JsonReader
 from src.text.tools.lark import Lark, Want, named
 

@@ -3,8 +3,9 @@
 Source: https://github.com/mistralai/mistral-common, tokens/tokenizers/instruct.py (v11 and v13 of the tokenizer).
 """
 
+from src.text.json_text import written
 from src.text.tools import mistral
-from src.text.tools.call import Call, Function, written
+from src.text.tools.call import Call, Function
 from src.text.tools.lark import Lark, Want
 
 MARKERS = mistral.MARKERS

@@ -1,10 +1,10 @@
-"""Tools told in words, for models whose chat template does not show them. Knows no template."""
+"""Tools in the prompt's own text, for models whose chat template does not show them. Knows no template."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
-from src.text.tools.call import Call
+from src.text.tools.call import Call, as_object
 
 Message = dict[str, Any]
 Write = Callable[[list[Call]], str]
@@ -39,7 +39,7 @@ def without_calls(messages: list[Message], write: Write) -> list[Message]:
     found: list[Message] = []
     results: list[str] = []
 
-    def tell_results() -> None:
+    def add_results() -> None:
         if results:
             found.append({"role": "user", "content": "\n".join(results)})
             results.clear()
@@ -48,19 +48,11 @@ def without_calls(messages: list[Message], write: Write) -> list[Message]:
         if message["role"] == "tool":
             results.append(f"Result of {message.get('name') or 'the call'}: {message['content']}")
             continue
-        tell_results()
+        add_results()
         if message.get("tool_calls"):
-            calls = write([Call(call["function"]["name"], _object(call["function"]["arguments"])) for call in message["tool_calls"]])
+            calls = write([Call(call["function"]["name"], as_object(call["function"]["arguments"])) for call in message["tool_calls"]])
             content = f"{message['content']}\n{calls}" if message.get("content") else calls
             message = {key: value for key, value in message.items() if key != "tool_calls"} | {"content": content}
         found.append(message)
-    tell_results()
+    add_results()
     return found
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    try:
-        value = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        return {"arguments": arguments}
-    return value if isinstance(value, dict) else {"arguments": arguments}

@@ -8,11 +8,12 @@ import json
 import re
 from collections.abc import Callable
 
-from src.text.reader import Markers, Reading
+from src.text.json_text import Halves, is_finite
+from src.text.output.reader import Markers, Reading
 from src.text.tools.call import NAME, Call, CallReader, Function
-from src.text.tools.json_call import HEX, MOST_DEPTH, NUMBER, SCALAR
+from src.text.tools.json_call import HEX, MOST_DEPTH, NUMBER, SCALAR, discard
 from src.text.tools.lark import Lark, Want
-from src.text.tools.schema import properties, required, types_of, with_definitions
+from src.text.tools.schema import types_of
 
 TAGS = {"<|python_start|>": "<|python_end|>", "<|tool_call_start|>": "<|tool_call_end|>"}
 MARKERS = (*TAGS, *TAGS.values())
@@ -22,7 +23,9 @@ WORD = re.compile(r"\w+")
 WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", "'": "'", '"': '"', "\n": "", "0": "\0", "/": "/"}
 DIGITS = {"x": 2, "u": 4, "U": 8}
-Say = Callable[[str], None]
+BRACKETS = {"[": ("]", "[]"), "(": (")", "[]"), "{": ("}", "{}")}  # Python's closing one, and JSON's
+NOT_FINITE = ("nan", "inf", "infinity")
+Emit = Callable[[str], None]
 
 
 def is_of(template: str) -> bool:
@@ -58,11 +61,12 @@ class PythonicReader(CallReader):
                 return (yield from self._literal("]"))
 
     def _call(self, *, bare: bool) -> Reading[bool]:
-        kept = self._keep()
+        kept = self._hold()
         name = yield from self._run(NAME)
         if not name or (bare and name not in self._functions) or not (yield from self._literal("(")):
             return False
         separator = "{"
+        names: set[str] = set()
         while True:
             yield from self._spaces()
             key = yield from self._run(WORD)
@@ -72,12 +76,14 @@ class PythonicReader(CallReader):
             if not (yield from self._literal("=")):
                 return False
             if separator == "{":
-                self._let_go(kept)
+                self._release(kept)
                 self._name(name)
-            self._arguments(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
+            emit = discard if key in names else self._arguments
+            names.add(key)
+            emit(f"{separator}{json.dumps(key, ensure_ascii=False)}: ")
             separator = ", "
             yield from self._spaces()
-            if not (yield from self._value(self._arguments)):
+            if not (yield from self._value(emit)):
                 return False
             yield from self._spaces()
             if not (yield from self._literal(",")):
@@ -85,75 +91,96 @@ class PythonicReader(CallReader):
         if not (yield from self._literal(")")):
             return False
         if separator == "{":
-            self._let_go(kept)
+            self._release(kept)
             self._name(name)
         self._arguments("{}" if separator == "{" else "}")
         return True
 
-    def _value(self, say: Say) -> Reading[bool]:
-        """Take one Python literal and say it in JSON as it comes. False where it is none, or not whole."""
-        open_: list[str] = []
-        expected, comma = "value", ""  # a comma is said with what follows it: Python allows a last one
+    def _value(self, emit: Emit, comma: str = "", depth: int = 0) -> Reading[bool]:
+        """Take one Python literal, inside `depth` others, and emit it in JSON as it comes, behind the `comma` before it. False
+        where it is none, or not whole."""
+        yield from self._spaces()
+        character = yield from self._peek()
+        if not character:
+            return False
+        if character in BRACKETS:
+            return depth < MOST_DEPTH and (yield from self._items(emit, comma, depth + 1))
+        if character in "'\"":
+            emit(comma)
+            return (yield from self._string(emit))
+        return (yield from self._word(emit, comma))
+
+    def _items(self, emit: Emit, comma: str, depth: int) -> Reading[bool]:
+        """A list, tuple or dictionary. A comma is emitted with what follows it: Python allows a last one."""
+        closing, in_json = BRACKETS[self._take(1)]
+        emit(comma + in_json[0])
+        comma, more = "", True
+        names: set[str] = set()
         while True:
             yield from self._spaces()
-            character = yield from self._peek()
-            if open_ and character == open_[-1][0] and expected != "colon" and (expected != "value" or not open_[-1].endswith("}")):
+            if (yield from self._peek()) == closing:
                 self._take(1)
-                say(open_.pop()[1])
-                expected, comma = "end", ""
-            elif expected == "end" and character == ",":
-                self._take(1)
-                comma = ", "
-                expected = "key" if open_[-1].endswith("}") else "value"
-                continue
-            elif expected == "colon" and character == ":":
-                self._take(1)
-                say(": ")
-                expected = "value"
-                continue
-            elif not character or expected in ("end", "colon"):
-                return False
-            elif expected == "value" and character in "[({":
-                if len(open_) == MOST_DEPTH:
-                    return False
-                say(comma + {"[": "[", "(": "[", "{": "{"}[self._take(1)])
-                open_.append({"[": "]]", "(": ")]", "{": "}}"}[character])
-                expected, comma = "key" if character == "{" else "value", ""
-                continue
-            elif character in "'\"":
-                say(comma)
-                if not (yield from self._string(say)):
-                    return False
-                expected, comma = "colon" if expected == "key" else "end", ""
-            elif expected == "key" or not (yield from self._word(say, comma)):
-                return False
-            else:
-                expected, comma = "end", ""
-            if not open_:
+                emit(in_json[1])
                 return True
+            if not more:
+                return False
+            into = emit
+            if closing == "}":
+                lead = [comma]
+                is_whole = yield from self._key(names, lead)
+                into = discard if is_whole is None else emit
+                into("".join(lead))
+                comma = ""
+                if is_whole is False:
+                    return False
+            if not (yield from self._value(into, comma, depth)):
+                return False
+            yield from self._spaces()
+            comma, more = ", ", (yield from self._literal(","))
 
-    def _word(self, say: Say, comma: str) -> Reading[bool]:
-        kept = self._keep()
-        word = yield from self._run(SCALAR, limit=1000)
-        if not self._is_over and word not in WORDS and not NUMBER.fullmatch(word):
+    def _key(self, names: set[str], lead: list[str]) -> Reading[bool | None]:
+        """A dictionary's key and the colon behind it, added to `lead`. None where the key is among `names` already."""
+        character = yield from self._peek()
+        if not character or character not in "'\"":
+            lead.clear()
             return False
-        self._let_go(kept)
-        say(comma + WORDS.get(word, word))
-        return word in WORDS or bool(NUMBER.fullmatch(word))
+        key: list[str] = []
+        is_whole = yield from self._string(key.append)
+        lead += key
+        if not is_whole:
+            return False
+        yield from self._spaces()
+        if not (yield from self._literal(":")):
+            return False
+        lead.append(": ")
+        known = len(names)
+        names.add(json.loads("".join(key)))
+        return True if len(names) > known else None
 
-    def _string(self, say: Say) -> Reading[bool]:
+    def _word(self, emit: Emit, comma: str) -> Reading[bool]:
+        kept = self._hold()
+        word = yield from self._run(SCALAR, limit=1000)
+        value = _in_json(word)
+        if value is None and not self._is_over:
+            return False
+        self._release(kept)
+        emit(comma + (word if value is None else value))
+        return value is not None
+
+    def _string(self, emit: Emit) -> Reading[bool]:
+        emit = Halves(emit)
         quote = self._take(1)
         plain = re.compile(rf"[^\\{quote}]+")
-        say('"')
+        emit('"')
         while character := (yield from self._peek()):
             if match := plain.match(self._text, self._at):
-                say(json.dumps(self._take(len(match[0])), ensure_ascii=False)[1:-1])
+                emit(json.dumps(self._take(len(match[0])), ensure_ascii=False)[1:-1])
             elif character == quote:
                 self._take(1)
-                say('"')
+                emit('"')
                 return True
             else:
-                say((yield from self._escape()))
+                emit((yield from self._escape()))
         return False
 
     def _escape(self) -> Reading[str]:
@@ -171,6 +198,13 @@ class PythonicReader(CallReader):
         if len(digits) < DIGITS[kind] or int(digits, 16) > 0x10FFFF:
             return "" if self._is_over else json.dumps("\\" + kind + digits)[1:-1]
         return json.dumps(chr(int(digits, 16)))[1:-1]
+
+
+def _in_json(word: str) -> str | None:
+    """A name or a number of Python's; None where it is neither. JSON has no number for what is not finite."""
+    if word.lstrip("-").lower() in NOT_FINITE or (NUMBER.fullmatch(word) and not is_finite(word)):
+        return json.dumps(word)
+    return WORDS.get(word, word if NUMBER.fullmatch(word) else None)
 
 
 reader = PythonicReader
@@ -201,13 +235,13 @@ def grammar(lark: Lark, functions: list[Function], want: Want) -> str:
 def _arguments(lark: Lark, function: Function) -> str:
     """Those that are required, and any of the others, in their order, with commas between: from the last one backwards, what
     may stand first in a list, and what may follow another one. Values are JSON, which is Python but for three words."""
-    parameters = function.parameters or {}
+    required = function.required
     first = rest = ""
-    for key, schema in reversed(properties(parameters).items()):
-        is_boolean = types_of(schema, parameters) == {"boolean"}
-        value = '("True" | "False")' if is_boolean else lark.json(with_definitions(schema, parameters), function)
+    for key, schema in reversed(function.properties.items()):
+        is_boolean = types_of(schema, function.document) == {"boolean"}
+        value = '("True" | "False")' if is_boolean else lark.json(schema, function)
         begun = f"{lark.text(key + '=')} {value}"
-        needed = key in required(parameters)
+        needed = key in required
         first = lark.rule(f"{begun} {rest}" + ("" if needed else f" | {first or _NOTHING}"))
         rest = lark.rule(f'", " {begun} {rest}' + ("" if needed else f" | {rest or _NOTHING}"))
     return first

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-Schema = dict[str, Any]
-MOST_HOPS = 16  # from reference to reference
+from src.text.json_schema import TYPES, Document, Schema, changed
+
 NAMES: dict[type, str] = {
     str: "string",
     bool: "boolean",
@@ -18,7 +18,9 @@ NAMES: dict[type, str] = {
 def properties(parameters: Schema | None) -> dict[str, Schema]:
     """The arguments that are declared; {} where the schema does not simply list them."""
     found = (parameters or {}).get("properties")
-    return {name: one for name, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: one if isinstance(one, dict) else {} for name, one in found.items() if one is not False}
 
 
 def required(parameters: Schema | None) -> set[str]:
@@ -29,52 +31,45 @@ def required(parameters: Schema | None) -> set[str]:
 def closed(parameters: Schema | None) -> Schema:
     """The schema without arguments that it does not name: a model is not to invent any."""
     schema = dict(parameters or {"type": "object", "properties": {}})
-    schema.setdefault("type", "object")
+    schema["type"] = schema.get("type") or "object"
     open_ends = ("additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if")
-    if "properties" in schema and not any(key in schema for key in open_ends):
+    is_open = any(schema.get(key) is not None for key in open_ends) or required(schema) - properties(schema).keys()
+    if "properties" in schema and not is_open:
         schema["additionalProperties"] = False
     return schema
 
 
-def with_definitions(schema: Schema, root: Schema) -> Schema:
-    """An argument's schema as one of its own: its references still lead somewhere."""
-    return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema}
-
-
 def moved(schema: Any, to: str) -> Any:
-    """The schema as it has to be at another place of a larger one: its references go along."""
-    if isinstance(schema, list):
-        return [moved(one, to) for one in schema]
+    """An extracted schema as it has to be at another place of a larger one: its references go along."""
     if not isinstance(schema, dict):
         return schema
-    here = {key: moved(value, to) for key, value in schema.items()}
+    here = changed(schema, lambda inner: moved(inner, to))
     reference = schema.get("$ref")
     return {**here, "$ref": to + reference[1:]} if isinstance(reference, str) and reference.startswith("#") else here
 
 
-def types_of(schema: Schema, root: Schema, hops: int = MOST_HOPS) -> set[str]:
+def types_of(schema: Any, document: Document) -> set[str]:
     """The JSON types that an argument may have; empty where the schema does not say."""
-    if not hops or not isinstance(schema, dict):
+    return _types(schema, document, set()) or set()
+
+
+def _types(schema: Any, document: Document, seen: set[int]) -> set[str] | None:
+    """None: any. `seen`: schemas whose types are known already, which recursive ones meet again."""
+    schema = document.resolved(schema)
+    if id(schema) in seen:
         return set()
-    if isinstance(reference := schema.get("$ref"), str):
-        return types_of(_resolved(reference, root), root, hops - 1)
-    stated = schema.get("type")
-    if isinstance(stated, str):
-        return {stated}
-    if isinstance(stated, list):
-        return {one for one in stated if isinstance(one, str)}
+    seen.add(id(schema))
+    stated = schema.get("type") if isinstance(schema, dict) else None
+    if isinstance(stated, (str, list)):
+        named = {stated} if isinstance(stated, str) else {one for one in stated if isinstance(one, str)}
+        return named if named <= TYPES else None  # "any", "int", "dict": others than JSON Schema's say nothing
+    if not isinstance(schema, dict):
+        return None
     values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema["const"]] if "const" in schema else []
     if values:
         return {NAMES[type(value)] for value in values}
     for key in ("anyOf", "oneOf"):
         if isinstance(branches := schema.get(key), list):
-            found = [types_of(branch, root, hops - 1) for branch in branches[:MOST_HOPS]]
-            return set().union(*found) if all(found) else set()
-    return set()
-
-
-def _resolved(reference: str, root: Schema) -> Schema:
-    value: Any = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
+            found = [_types(branch, document, seen) for branch in branches]
+            return None if None in found else set().union(*(types for types in found if types))
+    return None

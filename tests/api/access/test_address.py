@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.api.address import Proxies, is_loopback, network_of
+from src.api.access.address import Proxies, is_loopback, network_of
 
 TRUSTED = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from src.api.counters import Counters
-from tests.redis_server import Redis, redis  # noqa: F401 - a fixture
+from src.api.access.counters import Counters
+from tests.support.redis_server import Redis, redis  # noqa: F401 - a fixture
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -42,6 +42,15 @@ def test_so_many_may_run_at_a_time(counters):
     counters.leave("a", leases[0])
     assert counters.enter("a", 2)
     assert not counters.enter("a", 2)
+
+
+def test_a_request_runs_with_all_of_its_sequences_or_not_at_all(counters):
+    lease = counters.enter("a", 4, 3)
+    assert not counters.enter("a", 4, 2)
+    assert counters.enter("a", 4, 1)
+    counters.leave("a", lease)
+    assert counters.enter("a", 4, 3)
+    assert not counters.enter("a", 4)
 
 
 def test_after_a_minute_there_is_room_again_in_memory(monkeypatch):

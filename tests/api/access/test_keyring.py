@@ -5,8 +5,8 @@ import time
 import pytest
 from loguru import logger
 
-from src.api import keyring
-from src.api.keyring import Keyring
+from src.api.access import keyring
+from src.api.access.keyring import Keyring
 from src.errors import SettingsError
 from src.keys import Key, KeyFile
 from src.settings import Settings
@@ -32,6 +32,14 @@ def ring(file: KeyFile, **settings: object) -> Keyring:
 
 def name(key: Key | None) -> str | None:
     return key.name if key else None
+
+
+def test_the_key_of_a_setting_owns_the_same_answers_in_every_worker():
+    first, second = (Keyring(Settings(api_key="s3cret")).find("s3cret") for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.owner == second.owner
+    assert first.salt != second.salt
 
 
 def test_without_settings_there_are_no_keys():

@@ -1,7 +1,6 @@
-"""Keys over real HTTP: every route asks for one, every failure gets the same answer, scopes and model lists hold, changes are followed."""
+"""Keys: every route asks for one, every failure gets the same answer, scopes and model lists hold, changes are followed."""
 
 import re
-import socket
 import time
 
 import httpx
@@ -10,7 +9,9 @@ import pytest
 from src.api.app import create_app
 from src.keys import KeyFile
 from src.settings import Settings
-from tests.server import Server, wait_until
+from tests.support.in_process import InProcess
+from tests.support.raw_http import ask, parsed
+from tests.support.server import Server, wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 OPEN = {("GET", "/health"), ("HEAD", "/health"), ("OPTIONS", "/health")}
@@ -35,16 +36,24 @@ def secrets(file):
 
 @pytest.fixture(scope="module")
 def server(file, secrets):
+    with InProcess(API_KEYS_FILE=file.path, key=secrets["ops"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served(file, secrets):
+    """The same behind Gunicorn, with its logs."""
     with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEYS_FILE=file.path, key=secrets["ops"]) as running:
         yield running
 
 
-def call(server: Server, method: str, path: str, key: str | None = None, **options: object) -> httpx.Response:
+def call(server: InProcess | Server, method: str, path: str, key: str | None = None, **options: object) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-    return httpx.request(method, server.url + path, headers={**headers, **options.pop("headers", {})}, timeout=30, **options)  # type: ignore[arg-type]
+    with server.http() as http:
+        return http.request(method, path, headers={**headers, **options.pop("headers", {})}, **options)
 
 
-def chat(server: Server, key: str | None, **fields: object) -> httpx.Response:
+def chat(server: InProcess | Server, key: str | None, **fields: object) -> httpx.Response:
     return call(server, "POST", "/v1/chat/completions", key, json={**CHAT, **fields})
 
 
@@ -69,10 +78,9 @@ def test_every_route_with_every_method_needs_a_key_but_for_health(server, key):
 @pytest.mark.parametrize(
     "path", ["/v1/models/", "//v1/models", "/v1%2fmodels", "/V1/models", "/v1/models/../models", "/nowhere", "/", "/health/", "/healthz"]
 )
-def test_no_spelling_of_an_address_leads_around_the_key(server, path):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+def test_no_spelling_of_an_address_leads_around_the_key(served, path):
+    answer = ask(served.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert parsed(answer).status_code == 401
 
 
 WRONG: list[dict[str, bytes]] = [
@@ -90,9 +98,9 @@ WRONG: list[dict[str, bytes]] = [
 ]
 
 
-def test_every_failure_to_show_a_key_gets_the_same_answer(server, secrets):
+def test_every_failure_to_show_a_key_gets_the_same_answer(served, secrets):
     tries = [*WRONG, {"Authorization": f"Bearer {secrets['late']}".encode()}, {"Authorization": f"Bearer {secrets['alice'][:-1]}".encode()}]
-    answers = [httpx.get(server.url + "/v1/models", headers=headers) for headers in tries]
+    answers = [call(served, "GET", "/v1/models", headers=headers) for headers in tries]
     assert {answer.status_code for answer in answers} == {401}
     assert len({answer.content for answer in answers}) == 1
     assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
@@ -100,9 +108,9 @@ def test_every_failure_to_show_a_key_gets_the_same_answer(server, secrets):
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, "invalid_api_key")
 
 
-def test_two_authorization_headers_are_no_key(server, secrets):
+def test_two_authorization_headers_are_no_key(served, secrets):
     headers = [("Authorization", "Bearer wrong"), ("Authorization", f"Bearer {secrets['alice']}")]
-    assert httpx.get(server.url + "/v1/models", headers=headers).status_code == 401
+    assert httpx.get(served.url + "/v1/models", headers=headers).status_code == 401
 
 
 def test_a_key_is_taken_from_either_header(server, secrets):
@@ -111,7 +119,7 @@ def test_a_key_is_taken_from_either_header(server, secrets):
         {"authorization": f"bearer {secrets['alice']}"},
         {"x-api-key": secrets["alice"]},
     ):
-        assert httpx.post(server.url + "/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+        assert call(server, "POST", "/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
 
 
 def test_openais_client_works_with_its_key_and_tells_a_wrong_one(server, secrets):
@@ -152,12 +160,12 @@ def test_health_is_open_and_names_models_only_to_those_who_may_know_them(server,
     assert call(server, "GET", "/health", secrets["alice"]).json() == {"status": "ok", "models_ready": ["echo"]}
 
 
-def test_a_key_stands_by_its_name_in_the_log_and_nowhere_itself(server, secrets):
-    chat(server, secrets["alice"])
-    chat(server, CANARY)
-    call(server, "GET", "/v1/models", headers={"x-api-key": CANARY})
-    wait_until(lambda: " key=alice client=127.0.0.1 route='POST /v1/chat/completions' model=echo status=200" in server.log("api_requests"))
-    written = server.output + "".join(path.read_text() for path in (server.folder / "logs").iterdir() if path.is_file())
+def test_a_key_stands_by_its_name_in_the_log_and_nowhere_itself(served, secrets):
+    chat(served, secrets["alice"])
+    chat(served, CANARY)
+    call(served, "GET", "/v1/models", headers={"x-api-key": CANARY})
+    wait_until(lambda: " key=alice client=127.0.0.1 route='POST /v1/chat/completions' model=echo status=200" in served.log("api_requests"))
+    written = served.output + "".join(path.read_text() for path in (served.folder / "logs").iterdir() if path.is_file())
     for secret in [CANARY, *secrets.values()]:
         assert secret not in written
 
@@ -169,17 +177,17 @@ def test_keys_added_and_revoked_are_followed_by_the_running_server(server, file)
     wait_until(lambda: chat(server, secret).status_code == 401, 10, "the end of the revoked key")
 
 
-def test_a_file_that_others_may_read_changes_nothing_and_is_told(server, file, secrets):
+def test_a_file_that_others_may_read_changes_nothing_and_is_told(served, file, secrets):
     file.path.chmod(0o644)
     try:
-        wait_until(lambda: chat(server, secrets["alice"]).status_code == 200 and "The keys stay as they were" in server.log("app"), 10)
-        assert chat(server, "wrong").status_code == 401
+        wait_until(lambda: chat(served, secrets["alice"]).status_code == 200 and "The keys stay as they were" in served.log("app"), 10)
+        assert chat(served, "wrong").status_code == 401
     finally:
         file.path.chmod(0o600)
 
 
 def test_a_thousand_wrong_keys_do_not_hold_up_a_right_one(server, secrets):
-    with httpx.Client(base_url=server.url) as http:
+    with server.http() as http:
         for number in range(1000):
             assert http.get("/v1/models", headers={"x-api-key": f"wrong {number}"}).status_code == 401
             if number % 100 == 0:
@@ -201,6 +209,7 @@ def two(tmp_path_factory, model_path):
         "all": keys.add("all", scopes=["admin"])[0],
         "one": keys.add("one", models=["one"])[0],
         "deux": keys.add("deux", models=["deux"])[0],
+        "watch": keys.add("watch", models=["one"], scopes=["inference", "monitor"])[0],
     }
     settings = {"MODELS_DIR": folder, "DEFAULT_MODEL": "one", "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
     with Server(disposable=True, API_KEYS_FILE=keys.path, key=secrets["all"], **settings) as running:
@@ -213,7 +222,12 @@ def listed(server: Server, key: str) -> list[str]:
 
 def test_a_key_sees_only_its_models(two):
     server, secrets = two
-    assert {who: listed(server, secret) for who, secret in secrets.items()} == {"all": ["one", "two"], "one": ["one"], "deux": ["two"]}
+    assert {who: listed(server, secret) for who, secret in secrets.items()} == {
+        "all": ["one", "two"],
+        "one": ["one"],
+        "deux": ["two"],
+        "watch": ["one"],
+    }
 
 
 @pytest.mark.parametrize("name", ["two", "deux"])
@@ -235,6 +249,31 @@ def test_a_key_asks_its_model_and_no_other_by_leaving_the_name_out(two):
     assert code(chat(server, secrets["deux"])) == (404, "model_not_found")  # the default model is not its own
 
 
+def test_a_key_that_watches_sees_the_figures_of_its_models_and_no_others(two):
+    server, secrets = two
+
+    def figures(who: str) -> str:
+        return call(server, "GET", "/metrics", secrets[who]).text
+
+    def status(who: str) -> dict:
+        return call(server, "GET", "/v1/system/status", secrets[who]).json()
+
+    assert chat(server, secrets["all"], model="one").status_code == 200
+    assert [model["name"] for model in status("watch")["models"]] == ["one"]
+    assert status("watch")["default_model"] == "one"
+    assert {use["model"] for use in status("watch")["processes"]} == {None, "one"}
+    assert chat(server, secrets["all"], model="two").status_code == 200
+    assert status("all")["requests"]["kv_total_tokens"] > status("watch")["requests"]["kv_total_tokens"] == 0
+    wait_until(lambda: {use["model"] for use in status("watch")["processes"]} == {None}, what="the end of the process of one")
+    for name in ('model="two"', 'model_name="two"'):
+        wait_until(lambda name=name: name in figures("all"), what=name)
+        assert name not in figures("watch")
+    seen = figures("watch")
+    assert 'llm_requests_total{model="one"' in seen
+    assert "llm_machine_memory_bytes " in seen
+    assert "two" not in re.sub(r"^# .*$", "", seen, flags=re.MULTILINE)
+
+
 # One key, and none
 
 
@@ -242,13 +281,12 @@ def test_one_key_by_a_setting_may_everything(tmp_path):
     path = tmp_path / "key"
     path.write_text("s3cret\n")
     path.chmod(0o600)
-    with Server(INFERENCE_ENGINE="echo", disposable=True, API_KEY_FILE=path, key="s3cret", METRICS_REQUIRE_KEY="false") as server:
+    with InProcess(API_KEY_FILE=path, key="s3cret", METRICS_REQUIRE_KEY="false") as server:
         assert call(server, "GET", "/metrics").status_code == 200
         assert call(server, "GET", "/v1/system/status").status_code == 401
         assert chat(server, None).status_code == chat(server, "none").status_code == 401
         assert chat(server, "s3cret").status_code == 200
         assert call(server, "POST", "/v1/models/unload", "s3cret", json={"model_name": "echo"}).status_code == 200
-        assert "key=API_KEY " in server.log("api_requests")
 
 
 def test_a_runner_does_not_get_the_key_in_its_environment():
@@ -256,16 +294,17 @@ def test_a_runner_does_not_get_the_key_in_its_environment():
         (runner,) = server.pids("runner")
         with open(f"/proc/{runner}/environ", "rb") as environ:
             assert b"s3cret-canary" not in environ.read()
+        wait_until(lambda: "key=API_KEY " in server.log("api_requests"), what="the log's line")
         assert "Authorization: Bearer YOUR-KEY" in wait_until(lambda: "Ready:" in server.output and server.output)
 
 
 @pytest.fixture(scope="module")
 def open_server():
-    with Server(INFERENCE_ENGINE="echo", disposable=True) as running:
+    with InProcess() as running:
         yield running
 
 
-def test_without_keys_whoever_is_at_this_machine_may_everything_with_or_without_one(open_server):
+def test_without_keys_whoever_is_at_this_machine_may_load_and_ask_models(open_server):
     assert chat(open_server, None).status_code == chat(open_server, "any").status_code == 200
     assert call(open_server, "POST", "/v1/models/unload", json={"model_name": "echo"}).status_code == 200
     assert call(open_server, "POST", "/v1/models/load", json={"model_name": "echo"}).status_code == 200
@@ -273,6 +312,9 @@ def test_without_keys_whoever_is_at_this_machine_may_everything_with_or_without_
 
 @pytest.mark.parametrize(("method", "path"), ADMIN)
 def test_without_keys_nobody_changes_anything_through_a_proxy_or_from_a_page(open_server, method, path):
-    assert code(call(open_server, method, path, headers={"X-Forwarded-For": "203.0.113.1"})) == (403, "operator_only")
-    page = call(open_server, method, path, headers={"Origin": "https://evil.example"})
+    assert code(call(open_server, method, path, headers={**open_server.operator, "X-Forwarded-For": "203.0.113.1"})) == (
+        403,
+        "operator_only",
+    )
+    page = call(open_server, method, path, headers={**open_server.operator, "Origin": "https://evil.example"})
     assert code(page) in ((403, "operator_only"), (403, "origin_not_allowed"))

@@ -57,10 +57,10 @@ MALFORMED = [
 NUMBERS = [
     *(no_json(field(name, value)) for name in ("temperature", "top_p", "n") for value in ("NaN", "Infinity", "-Infinity", "nan")),
     *(no_json(field(name, value)) for name in ("temperature", "max_tokens", "seed") for value in ("1e999", "-1e999", "1e400")),
-    *(invalid(COMPLETIONS, field("n", value), "n") for value in (str(2**63), str(2**64), "1" + "0" * 400, "1" + "0" * 4000, "1e2", "1.0")),
-    *(invalid(COMPLETIONS, field("seed", value), "seed") for value in (str(2**63), str(-(2**63) - 1), "1" + "0" * 400, "0.5", "1e3")),
-    *(invalid(COMPLETIONS, field("top_k", value), "top_k") for value in (str(2**31), str(2**64), "-2", "1.5", "-0.0")),
-    *(invalid(COMPLETIONS, field("max_tokens", value), "max_tokens") for value in ("0", "-1", str(2**31), str(2**63), "1.5", "1e3")),
+    *(invalid(COMPLETIONS, field("n", value), "n") for value in (str(2**63), str(2**64), "1" + "0" * 400, "1" + "0" * 4000, "1e3", "1.5")),
+    *(invalid(COMPLETIONS, field("seed", value), "seed") for value in (str(2**63), str(-(2**63) - 1), "1" + "0" * 400, "0.5", "1e300")),
+    *(invalid(COMPLETIONS, field("top_k", value), "top_k") for value in (str(2**31), str(2**64), "-2", "1.5", "1e10")),
+    *(invalid(COMPLETIONS, field("max_tokens", value), "max_tokens") for value in ("0", "-2", str(2**31), str(2**63), "1.5", "1e300")),
     invalid(COMPLETIONS, field("temperature", "1" + "0" * 400), "temperature"),
     no_json(field("temperature", "1" + "0" * 5000), "a number of 5,000 digits"),
 ]

@@ -15,14 +15,14 @@ def said(*messages: Any) -> dict[str, Any]:
 MESSAGES = [
     missing(CHAT, {}, "messages"),
     *(invalid(CHAT, {"messages": value}, "messages") for value in ([], "hello", None, 5, {"role": "user"}, [USER] * 2049)),
-    *(invalid(CHAT, said(value), "messages[0]") for value in ("x", None, 5, [], {"role": "user"}, {"role": "tool"}, {"role": "system"})),
+    *(invalid(CHAT, said(value), "messages[0]") for value in ("x", None, 5, [])),
     missing(CHAT, said({"content": "x"}), "messages[0].role"),
     missing(CHAT, said({}), "messages[0].role"),
     *(
         invalid(CHAT, said({"role": role, "content": "x"}), "messages[0].role")
         for role in ("king", "User", "", None, 5, ["user"], "user\0")
     ),
-    *(invalid(CHAT, said({"role": "user", "content": value}), "messages[0].content") for value in (5, True, {}, [], {"text": "x"})),
+    *(invalid(CHAT, said({"role": "user", "content": value}), "messages[0].content") for value in (5, True, {}, {"text": "x"})),
     *(invalid(CHAT, said({"role": "user", "content": [value]}), "messages[0].content[0]") for value in ("x", None, 5)),
     missing(CHAT, said({"role": "user", "content": [{"type": "text"}]}), "messages[0].content[0].text"),
     missing(CHAT, said({"role": "user", "content": [{"text": "x"}]}), "messages[0].content[0].type"),
@@ -124,7 +124,7 @@ GRAMMARS = [
     *(no_schema({"type": "string", "pattern": value}) for value in ("(?<=x)*", "(", "[", "\\1(a)", "(?=a)b")),
     *(
         no_schema(value)
-        for value in ({"not": {}}, {"if": {}}, {"enum": []}, {"type": "integer", "minimum": 2, "maximum": 1}, {"anyOf": []})
+        for value in ({"not": {}}, {"contains": {}}, {"enum": []}, {"type": "integer", "minimum": 2, "maximum": 1}, {"anyOf": []})
     ),
     *(no_schema(value) for value in ({"minItems": -1}, {"properties": 5}, {"required": "a"}, {"items": 5})),
     no_schema({"$ref": "#"}),

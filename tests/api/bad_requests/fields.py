@@ -21,6 +21,7 @@ from tests.api.bad_requests.row import (
 
 PROMPT, HELLO, ASKED = {"prompt": "x"}, {"messages": [USER]}, {"input": "x"}
 ANTHROPIC = {"messages": [USER], "max_tokens": 1}
+BANANA = {"type": "object", "properties": {"a": {"type": "banana"}}}  # a schema that no answer can be held to
 OF_GENERATION: dict[str, tuple[Any, ...]] = {
     "temperature": (-0.1, 2.1, "1", True, [], {}, -1e-320),
     "top_p": (-0.1, 1.1, "1", False, []),
@@ -33,7 +34,7 @@ OF_GENERATION: dict[str, tuple[Any, ...]] = {
     "top_k": ("40", True, []),
     "max_tokens": ("16", True, [], -(2**31)),
     "min_tokens": (-1, "1", 0.5, 2**31),
-    "stop": (5, True, "", "x" * 257, ["x"] * 17),
+    "stop": (5, True, "x" * 257, ["x"] * 17),
     "stop_token_ids": ("x", 5, list(range(65))),
     "logit_bias": ([], 5, "x", {str(token): 1 for token in range(301)}),
     "stream": ("true", 1, [], "yes"),
@@ -50,7 +51,6 @@ GENERATION = [
 ]
 
 LISTS = [
-    invalid(COMPLETIONS, {**PROMPT, "stop": [""]}, "stop[0]"),
     invalid(COMPLETIONS, {**PROMPT, "stop": ["a", None]}, "stop[1]"),
     invalid(COMPLETIONS, {**PROMPT, "stop_token_ids": [-1]}, "stop_token_ids[0]"),
     invalid(COMPLETIONS, {**PROMPT, "stop_token_ids": [2**31]}, "stop_token_ids[0]"),
@@ -70,13 +70,12 @@ LISTS = [
 
 PROMPTS = [
     missing(COMPLETIONS, {}, "prompt"),
-    *(invalid(COMPLETIONS, {"prompt": value}, "prompt") for value in (None, 5, True, {}, {"text": "x"}, "", [], ["a"] * 65, [[1]] * 65)),
+    *(invalid(COMPLETIONS, {"prompt": value}, "prompt") for value in (None, 5, True, {}, {"text": "x"}, [], ["a"] * 65, [[1]] * 65)),
     *(invalid(COMPLETIONS, {"prompt": value}, "prompt[0]") for value in ([-1], [1.5], [None], [True], [2**31], [2**64], [[]], [{}])),
     *(invalid(COMPLETIONS, {"prompt": value}, "prompt[1]") for value in ([1, "a"], ["a", 1], [[1], []], [[1], "a"])),
     *(invalid(COMPLETIONS, {"prompt": value}, "prompt[0][0]") for value in ([["a"]], [[-1]], [[None]])),
     invalid(COMPLETIONS, {"prompt": [1000]}, "prompt", told="vocabulary"),
     invalid(COMPLETIONS, {"prompt": [[1], [1000]]}, "prompt", told="vocabulary"),
-    invalid(COMPLETIONS, {"prompt": ["a", ""]}, "prompt", told="empty"),
     invalid(COMPLETIONS, {"prompt": "x" * 1024}, "prompt", "context_length_exceeded", told="1024 tokens"),
     *(unsupported(COMPLETIONS, {**PROMPT, name: value}, name) for name, value in (("best_of", 2), ("prompt_logprobs", 1), ("tools", [1]))),
     *(unsupported(COMPLETIONS, {**PROMPT, name: value}, name) for name, value in (("chat_template", "{{ x }}"), ("prompt_embeds", "AAAA"))),
@@ -109,11 +108,10 @@ RESPONSE = [
     missing(RESPONSES, {}, "input"),
     *(invalid(RESPONSES, {"input": value}, "input") for value in (5, None, {})),
     invalid(RESPONSES, {"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
-    missing(RESPONSES, {"input": [{"role": "user"}]}, "input[0].content"),
     missing(RESPONSES, {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
     unsupported(RESPONSES, {"input": [{"type": "computer_call"}]}, "input[0].type"),
     invalid(RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "unsupported_content"),
-    *(invalid(RESPONSES, {**ASKED, "max_output_tokens": value}, "max_output_tokens") for value in (0, -1, "5", 2**31)),
+    *(invalid(RESPONSES, {**ASKED, "max_output_tokens": value}, "max_output_tokens") for value in (0, -2, "5", 2**31)),
     invalid(RESPONSES, {**ASKED, "top_logprobs": 21}, "top_logprobs"),
     invalid(RESPONSES, {**ASKED, "temperature": 3}, "temperature"),
     invalid(RESPONSES, {**ASKED, "metadata": {"a": 1}}, "metadata.a"),
@@ -123,6 +121,13 @@ RESPONSE = [
     unsupported(RESPONSES, {**ASKED, "previous_response_id": "resp_1"}, "previous_response_id"),
     unsupported(RESPONSES, {**ASKED, "tools": [{"type": "web_search"}]}, "tools[0].type"),
     invalid(RESPONSES, {**ASKED, "tools": [{"type": "function", "name": "f g"}]}, "tools[0].name"),
+    invalid(
+        RESPONSES,
+        {**ASKED, "tools": [{"type": "function", "name": "f", "strict": True, "parameters": BANANA}]},
+        "tools[0].parameters",
+        "invalid_schema",
+        told="tools[0].parameters: ",
+    ),
 ]
 
 
@@ -142,6 +147,7 @@ OF_ANTHROPIC = [
     anthropic({**ANTHROPIC, "stop_sequences": ["x"] * 17}, "stop_sequences"),
     anthropic({**ANTHROPIC, "system": 5}, "system"),
     anthropic({**ANTHROPIC, "tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0]"),
+    anthropic({**ANTHROPIC, "tools": [{"name": "f", "strict": True, "input_schema": BANANA}]}, "tools[0].input_schema: "),
     anthropic({**ANTHROPIC, "tool_choice": {"type": "tool"}}, "tool_choice"),
     anthropic({**ANTHROPIC, "model": f"../{CANARY[:6]}"}, "does not exist", 404, "not_found_error"),
 ]

@@ -183,6 +183,7 @@ HEADS = [
     raw("a header of 9 KB", line("GET /health HTTP/1.1\r\nX: " + "a" * 9000), 431, "headers_too_large"),
     raw("a header of 64 KB", line("GET /health HTTP/1.1\r\nX: " + "a" * 65_536), 431, "headers_too_large"),
     raw("a header of 3 MB", line("GET /health HTTP/1.1\r\nX: " + "a" * 3_000_000), 431, "headers_too_large"),
+    raw("headers of 300 KB in all", line("GET /health HTTP/1.1\r\n" + f"X: {'a' * 8000}\r\n" * 37 + "Y: b"), 431, "headers_too_large"),
     raw("200 headers", line("GET /health HTTP/1.1\r\n" + "X: a\r\n" * 200 + "Y: b"), 431, "headers_too_large"),
     raw("a name of 9 KB", line("GET /health HTTP/1.1\r\n" + "X" * 9000 + ": a"), 431, "headers_too_large"),
     raw("an address of 5 KB", line("GET /v1/models?" + "a" * 5000 + " HTTP/1.1"), 414, "uri_too_long"),
@@ -222,6 +223,7 @@ SMUGGLING = [
         ("a chunk that is longer than it says", CHUNKED + b"5\r\n" + BODY + b"\r\n" + END, 400, "invalid_json"),
         ("a chunk's end without a carriage return", CHUNKED + b"20\n" + BODY + b"\n0\n\n", 400, "invalid_json"),
         ("a carriage return in a chunk's extension", CHUNKED + b"20;a\rb\r\n" + BODY + b"\r\n" + END, 400, "invalid_json"),
+        ("a chunk for every space", CHUNKED + chunk(b" ") * 10_000 + chunk(b'{"prompt": "x", "max_tokens": 1}') + END, 400, "invalid_json"),
         ("a trailer that is a length", CHUNKED + chunk(BODY) + b"0\r\nContent-Length: 5\r\n\r\n", 400, "invalid_json"),
         ("a trailer that is no header", CHUNKED + chunk(BODY) + b"0\r\nnonsense\r\n\r\n", 400, "invalid_json"),
     )

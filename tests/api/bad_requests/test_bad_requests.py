@@ -17,8 +17,8 @@ import pytest
 
 from tests.api.bad_requests import bodies, chats, fields, heads
 from tests.api.bad_requests.row import CANARY, COMPLETIONS, Row
-from tests.raw_http import ask, parsed
-from tests.server import Server, wait_until
+from tests.support.raw_http import ask, parsed
+from tests.support.server import Server, wait_until
 
 ROWS = [*bodies.ROWS, *fields.ROWS, *chats.ROWS, *heads.ROWS]
 LARGEST = 4096  # bytes of an answer: none repeats what was sent
@@ -86,7 +86,9 @@ def resident(server: Server) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def sent() -> Iterator[Sent]:
     times = {"KEEPALIVE_TIMEOUT": 1, "HEADER_TIMEOUT": 2}  # for how long a refused body is waited for
-    with Server(INFERENCE_ENGINE="echo", CONTEXT_LENGTH=CONTEXT, LOG_FORMAT="json", disposable=True, **times) as server:
+    with Server(
+        INFERENCE_ENGINE="echo", CONTEXT_LENGTH=CONTEXT, LOG_FORMAT="json", ADMIN_FROM_LOOPBACK="true", disposable=True, **times
+    ) as server:
         with httpx.Client(base_url=server.url, timeout=60) as client:
             for row in (*bodies.SIZES, *chats.GRAMMARS[:3]):  # buffers and the process that tries grammars are there from the first on
                 send(server, client, row)

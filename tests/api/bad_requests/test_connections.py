@@ -6,8 +6,8 @@ import time
 import psutil
 import pytest
 
-from tests.raw_http import ask, connect, parsed, post
-from tests.server import Server
+from tests.support.raw_http import ask, connect, parsed, post
+from tests.support.server import Server
 
 GOOD = {"model": "echo", "prompt": "abc", "max_tokens": 3}
 TOO_LARGE = b'{"prompt": "' + b"x" * 300_000 + b'"}'

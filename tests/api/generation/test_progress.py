@@ -7,31 +7,33 @@ from collections import defaultdict
 import pytest
 from msgspec.structs import replace
 
-from src.api.progress import Progress
-from src.engines.base import EngineOptions, Logprobs, Step
-from src.engines.echo import EchoEngine
-from src.protocol import Delta, Ended, Finished, Generate, OnTrial, Started, TextPrompt
+from src.api.generation.progress import Progress
+from src.engines.base import Logprobs, Step
+from src.engines.echo import EchoEngine, EchoOptions
+from src.protocol import Delta, Ended, Finished, Generate, Quarantined, Started, TextPrompt
 from src.runner.choice import Choice
+from src.runner.engine_loop import EngineLoop
 from src.runner.generation import Generator
-from src.runner.loop import EngineLoop
 from src.sampling import SamplingParams
-from src.text.channels import PlainText, Said
-from src.text.tokenizer import ByteTokenizer
+from src.text.output.channels import ChannelDelta, PlainText
+from src.text.tokenizer.base import ByteTokenizer
 from tests.runner import test_tool_calls as tools
+
+OPTIONS = EchoOptions(model_path="", context_length=256, max_sequences=20, step_delay=0.001)
 
 
 @contextlib.asynccontextmanager
 async def runner():
-    loop = EngineLoop(lambda: EchoEngine(EngineOptions(model_path="", context_length=256, step_delay=0.001)), on_death=lambda: None)
-    await loop.start()
+    loop = EngineLoop(lambda: EchoEngine(OPTIONS), on_death=lambda: None)
+    engine = await loop.start()
     try:
-        yield Generator(loop, ByteTokenizer(), None, 256)
+        yield Generator(loop, engine, ByteTokenizer(), None)
     finally:
         loop.close()
 
 
 async def events_of(generator: Generator, request: Generate) -> list:
-    return [event async for event in generator.generate(request) if not isinstance(event, OnTrial)]
+    return [event async for event in generator.generate(request) if not isinstance(event, Quarantined)]
 
 
 def told(events: list) -> dict:
@@ -83,7 +85,7 @@ def test_it_may_be_cut_at_every_event(name):
             for cut in range(len(events)):
                 progress = Progress(request)
                 joined = [new for event in events[:cut] for new in progress.push(event)]
-                rest = await events_of(second, progress.again())
+                rest = await events_of(second, progress.resume_request())
                 joined += [new for event in rest for new in progress.push(event)]
                 assert told(joined) == whole, f"cut behind {events[:cut]}"
 
@@ -100,7 +102,7 @@ def test_it_may_be_cut_many_times_and_never_draws_more_than_is_missing():
             for keep in range(1, 12):
                 rest = (await events_of(generator, asking))[:keep]
                 joined += [new for event in rest for new in progress.push(event)]
-                asking = progress.again()
+                asking = progress.resume_request()
             joined += [new for event in await events_of(generator, asking) for new in progress.push(event)]
             assert told(joined) == whole
 
@@ -110,13 +112,12 @@ def test_it_may_be_cut_many_times_and_never_draws_more_than_is_missing():
 def test_a_request_of_which_nothing_is_known_is_asked_as_it_was():
     request = asked("hello", echo=True)
     progress = Progress(request)
-    assert progress.again() == request
+    assert progress.resume_request() == request
     progress.push(Started(prompt_tokens=5, cached_tokens=0, queue_seconds=0))
     progress.push(Delta(text="hello"))
-    assert progress.again() == request, "its own echo counts for nothing"
+    assert progress.resume_request() == request, "its own echo counts for nothing"
     progress.push(Delta(text="h", tokens=[104]))
-    assert progress.again() == replace(request, resume=[[104]])
-    assert progress.fruitless == 1
+    assert progress.resume_request() == replace(request, resume=[[104]])
 
 
 class Secretive(PlainText):
@@ -125,12 +126,12 @@ class Secretive(PlainText):
     def __init__(self) -> None:
         self._kept = ""
 
-    def push(self, text: str) -> Said:
+    def push(self, text: str) -> ChannelDelta:
         self._kept += text
-        return Said()
+        return ChannelDelta()
 
-    def flush(self) -> Said:
-        return Said(content=self._kept)
+    def flush(self) -> ChannelDelta:
+        return ChannelDelta(content=self._kept)
 
 
 def test_tokens_that_are_known_are_not_told_again_though_none_of_their_text_was_said():
@@ -154,7 +155,7 @@ def test_tool_calls_with_logprobs_may_be_cut_at_every_event():
     for cut in range(len(whole)):
         progresses.append(progress := Progress(question))
         joined.append([new for event in whole[:cut] for new in progress.push(event)])
-    rests = tools.run(*(progress.again() for progress in progresses), template=template)
+    rests = tools.run(*(progress.resume_request() for progress in progresses), template=template)
     for progress, first, rest in zip(progresses, joined, rests, strict=True):
         answer = first + [new for event in rest for new in progress.push(event)]
         assert told(answer) == told(whole)

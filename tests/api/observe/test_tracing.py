@@ -1,15 +1,18 @@
 """Traces, as a collector receives them: one for each request for text, with its parts in order, and no text in them."""
 
 import http.server
+import sys
 import threading
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from src.api.observe import tracing
 from src.errors import SettingsError
 from src.settings import Settings
-from tests.server import Server, free_port, wait_until
+from tests.support.server import Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +157,19 @@ def test_a_collector_that_is_gone_fails_no_request_and_delays_no_stop():
         for _ in range(5):
             server.client().completions.create(model="echo", prompt="x")
         assert server.stop(timeout=15) == 0
+
+
+def test_on_macos_a_worker_asks_no_one_but_its_environment_for_proxies(collector, monkeypatch):
+    def crash(*given: object) -> None:
+        raise AssertionError("macOS ends a forked process here")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for name in ("urllib.request.getproxies", "urllib.request.proxy_bypass", "requests.utils.getproxies", "requests.utils.proxy_bypass"):
+        monkeypatch.setattr(name, crash)
+    monkeypatch.setattr(tracing, "BatchSpanProcessor", SimpleSpanProcessor)
+    tracer = tracing.Tracer(collector.url)
+    tracer._tracer.start_span("of-a-mac").end()
+    assert collector.named("of-a-mac")
 
 
 def test_an_endpoint_without_the_sdk_is_refused_at_the_start(monkeypatch):

@@ -1,11 +1,14 @@
 """Events become OpenAI's chunks in OpenAI's order, and the plain reply is the fold of what streaming would have sent."""
 
+import tracemalloc
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.render import DONE, PING, ChatRenderer, CompletionRenderer, Wants, server_sent_events, usage
+from src.api.render.base import DONE, PING, ResponseOptions, server_sent_events
+from src.api.render.openai import ChatRenderer, CompletionRenderer, usage
 from src.protocol import Delta, Ended, Finished, Started, TokenLogprob, ToolCallDelta
 
 STARTED = Started(prompt_tokens=5, cached_tokens=2, queue_seconds=0.1)
@@ -31,7 +34,7 @@ RENDERERS = pytest.mark.parametrize("kind", [ChatRenderer, CompletionRenderer])
 
 def renderer(kind: type, include_usage: bool = True, **wants: object):
     id = "chatcmpl-1" if kind is ChatRenderer else "cmpl-1"
-    return kind(id=id, created=7, model="m", fingerprint="fp_1", wants=Wants(usage=include_usage, **wants))
+    return kind(id=id, created=7, model="m", fingerprint="fp_1", wants=ResponseOptions(usage=include_usage, **wants))
 
 
 def chat_choice(delta: dict, finish_reason: str | None = None) -> dict:
@@ -220,16 +223,20 @@ def test_timings_are_of_the_prompt_and_of_the_tokens_after_the_first():
 LOGPROBS = [
     STARTED,
     Delta(text="a", logprobs=[TokenLogprob(token="a", logprob=-0.5, bytes=[97], top=[TokenLogprob(token="b", logprob=-0.25, bytes=[98])])]),
-    Delta(text="bc", logprobs=[TokenLogprob(token="bc", logprob=-1.5, bytes=[98, 99])]),
-    Delta(text="d", logprobs=[TokenLogprob(token="d", logprob=-2, bytes=[100])]),
+    Delta(text="bc", logprobs=[TokenLogprob(token="bc", logprob=-1.5, bytes=[98, 99], offset=1)]),
+    Delta(text="d", logprobs=[TokenLogprob(token="d", logprob=-2, bytes=[100], offset=3)]),
     ENDED,
     FINISHED,
 ]
 
 
+def decoded(reply: dict) -> dict:
+    return msgspec.json.decode(msgspec.json.encode(reply))
+
+
 def test_logprobs_of_a_chat_are_one_list_of_its_tokens():
     of = renderer(ChatRenderer, logprobs=True)
-    [choice] = of.fold(of.chunks(LOGPROBS))["choices"]
+    [choice] = decoded(of.fold(of.chunks(LOGPROBS)))["choices"]
     content = choice["logprobs"]["content"]
     assert [entry["token"] for entry in content] == ["a", "bc", "d"]
     assert content[0] == {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -0.25, "bytes": [98]}]}
@@ -238,13 +245,25 @@ def test_logprobs_of_a_chat_are_one_list_of_its_tokens():
 
 def test_logprobs_of_a_completion_are_lists_side_by_side():
     of = renderer(CompletionRenderer, logprobs=True)
-    [choice] = of.fold(of.chunks(LOGPROBS))["choices"]
+    [choice] = decoded(of.fold(of.chunks(LOGPROBS)))["choices"]
     assert choice["logprobs"] == {
         "tokens": ["a", "bc", "d"],
         "token_logprobs": [-0.5, -1.5, -2],
         "top_logprobs": [{"b": -0.25}, {}, {}],
         "text_offset": [0, 1, 3],
     }
+
+
+def test_a_completion_has_all_of_the_likeliest_tokens_also_those_that_are_parts_of_a_character():
+    def entry(data: bytes, logprob: float, top: list[TokenLogprob] | None = None) -> TokenLogprob:
+        return TokenLogprob(token=data.decode(errors="replace"), logprob=logprob, bytes=list(data), top=top or [])
+
+    likeliest = [entry(b"\xe2\x80", -0.5), entry(b"\xf0\x9f", -1), entry(b"A", -2), entry(b"A", -3), entry("\ufffd".encode(), -4)]
+    events = [STARTED, Delta(text="\u2019", logprobs=[entry(b"\xe2\x80", -0.5, likeliest)]), ENDED, FINISHED]
+    of = renderer(CompletionRenderer, logprobs=True)
+    logprobs = decoded(of.fold(of.chunks(events)))["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == [r"bytes:\xe2\x80"]
+    assert logprobs["top_logprobs"] == [{r"bytes:\xe2\x80": -0.5, r"bytes:\xf0\x9f": -1, "A": -2, "\ufffd": -4}]
 
 
 def test_tool_calls_are_joined_by_their_index_and_leave_no_content():
@@ -294,3 +313,18 @@ def test_a_chunk_has_one_piece_of_a_call_at_most():
     deltas = [chunk["choices"][0]["delta"] for chunk in of.chunks(events) if chunk["choices"]]
     assert [len(delta.get("tool_calls", [])) for delta in deltas] == [0, 1, 1, 1, 0]
     assert [delta.get("content") for delta in deltas] == ["", "So:", None, None, None]
+
+
+@RENDERERS
+def test_a_plain_reply_with_logprobs_takes_little_more_memory_than_its_json(kind):
+    top = [TokenLogprob(token=f"token {number}", logprob=-0.1234, bytes=list(b"token %d" % number)) for number in range(20)]
+    delta = Delta(text="x", logprobs=[TokenLogprob(token="x", logprob=-0.5, bytes=[120], top=top)])
+    of = renderer(kind, logprobs=True)
+    tracemalloc.start()
+    try:
+        encoded = msgspec.json.encode(of.fold(of.chunks([STARTED, *[delta] * 1000, ENDED, FINISHED])))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(encoded) > 300_000
+    assert peak < 4 * len(encoded)

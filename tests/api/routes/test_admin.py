@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from src.keys import KeyFile
-from tests.server import Server, wait_until
+from tests.support.in_process import InProcess
+from tests.support.server import Server, wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "canary-prompt"}], "max_tokens": 4}
 
@@ -106,21 +107,21 @@ def test_the_level_changes_in_every_process_and_of_those_that_start_later(server
     assert http.get("/v1/admin/log-level").json() == {"level": "INFO"}
     assert http.post("/v1/admin/log-level", json={"level": "loud"}).status_code == 400
     assert http.post("/v1/admin/log-level", json={"level": "WARNING"}).json() == {"level": "WARNING"}
-    # Both workers, the manager and the runner say less, after a second at most: the manager tells of loads at INFO.
     wait_until(lambda: [http_level(server) for _ in range(6)] == ["WARNING"] * 6, 10, "the level in both workers")
-    time.sleep(1.5)
-    before = len(lines(server, "app"))
-    for act in ("unload", "load"):
-        assert http.post(f"/v1/models/{act}", json={"model_name": "echo"}).status_code == 200
-    assert [line for line in lines(server, "app")[before:] if line["process"] in ("manager", "runner")] == []
+    wait_until(lambda: not said_of_a_load(server, http), 10, "the level in the manager, which tells of loads at INFO, and in the runner")
     assert "is ready after" in server.log("model_operations").splitlines()[-1], "a log of its own is not emptied"
     assert http.post("/v1/admin/log-level", json={"level": "DEBUG"}).status_code == 200
     wait_until(lambda: [http_level(server) for _ in range(6)] == ["DEBUG"] * 6, 10, "the level in both workers")
-    time.sleep(1.5)
-    for act in ("unload", "load"):
-        http.post(f"/v1/models/{act}", json={"model_name": "echo"})
-    assert [line for line in lines(server, "app")[before:] if "is ready after" in line.get("message", "")]
+    wait_until(lambda: "is ready after" in "".join(said_of_a_load(server, http)), 10, "the level in the manager")
     assert [line["level"] for line in acts(server, "POST /v1/admin/log-level") if line["status"] == 200] == ["WARNING", "DEBUG"]
+
+
+def said_of_a_load(server: Server, http: httpx.Client) -> list[str]:
+    """What the manager and the runner write while the model is loaded anew."""
+    before = len(lines(server, "app"))
+    for act in ("unload", "load"):
+        assert http.post(f"/v1/models/{act}", json={"model_name": "echo"}).status_code == 200
+    return [line["message"] for line in lines(server, "app")[before:] if line["process"] in ("manager", "runner")]
 
 
 def http_level(server: Server) -> str:
@@ -144,9 +145,7 @@ def test_every_line_of_every_log_and_of_the_terminal_is_one_object(server, http)
 
 
 def test_without_a_file_of_keys_their_routes_say_what_to_do():
-    with Server(INFERENCE_ENGINE="echo", disposable=True) as server:
-        response = httpx.get(server.url + "/v1/admin/keys")
+    with InProcess() as server, server.http(headers=server.operator) as http:
+        response = http.get("/v1/admin/keys")
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value")
         assert "Set API_KEYS_FILE" in response.json()["error"]["message"]
-        assert httpx.post(server.url + "/v1/admin/log-level", json={"level": "ERROR"}).status_code == 200
-        assert "by=- client=127.0.0.1 level=ERROR status=200" in server.log("audit")

@@ -4,15 +4,20 @@ import anthropic
 import httpx
 import pytest
 
-from src.api.message_events import MessageRenderer
-from src.api.render import Wants
-from src.api.schema import CountTokensRequest, MessagesRequest, parse
+from src.api.render.anthropic import MessageRenderer
+from src.api.render.base import ResponseOptions
+from src.api.schema import parse
+from src.api.schema.anthropic import CountTokensRequest, MessagesRequest
+from src.api.schema.conversation import Chat, Message, Reasoning, Text, Tool, ToolCall, ToolResult
+from src.api.schema.text_request import Wishes
 from src.errors import InternalError
-from src.protocol import Ended, Finished
-from tests.api.named_events import SAID, TOLD, events, replaying
+from src.protocol import Constraint, Ended, Finished
+from tests.support.named_events import SAID, TOLD, events, replaying
 
 PATH = "/v1/messages"
-HELLO = {"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
+USER = {"role": "user", "content": "hello"}
+HELLO = {"model": "echo", "max_tokens": 100, "messages": [USER]}
+BANANA = {"type": "object", "properties": {"a": {"type": "banana"}}}
 
 
 def check_error(response: httpx.Response, status: int, kind: str, told: str) -> None:
@@ -28,7 +33,7 @@ def check_error(response: httpx.Response, status: int, kind: str, told: str) -> 
 
 @pytest.fixture(scope="module")
 def client(server):
-    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, http_client=server.http2()) as client:
         yield client
 
 
@@ -99,19 +104,32 @@ def test_tokens_are_counted(http):
     [
         ({"messages": None}, "messages is required"),
         ({"max_tokens": None}, "max_tokens is required"),
-        ({"max_tokens": 0}, "max_tokens is wrong"),
-        ({"temperature": 1.5}, "temperature is wrong"),
-        ({"messages": []}, "messages is wrong"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role is wrong"),
-        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0] is of the type 'image'"),
-        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0] is of the type 'document'"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"temperature": 1.5}, "temperature must be at most 1."),
+        ({"messages": []}, "messages must not be empty"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role must be 'user', 'assistant' or 'system'."),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0] is of type 'image'"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0] is of type 'document'"),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image"}]}]}]},
-            "messages[0].content[0].content[0] is of the type 'image'",
+            "messages[0].content[0].content[0] is of type 'image'",
         ),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0] is of the type 'web_search_20250305'"),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            "tools[0].type is 'web_search_20250305', but this server has no tools",
+        ),
         ({"tools": [{"input_schema": {}}]}, "tools[0].name is required"),
-        ({"tool_choice": {"type": "tool"}}, "tool_choice is wrong"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice needs a name for the type tool"),
+        (
+            {"tools": [{"name": "f"}], "tool_choice": {"type": "tool", "name": "g"}},
+            "tool_choice names the function g, which is not",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "t"}]}]}, "messages[0].content[0].name is required"),
+        ({"messages": [{"role": "user", "content": [{}]}]}, "messages[0].content[0].type is required"),
+        ({"messages": [{"role": "assistant", "content": ""}]}, "messages: the answer can only continue a last message from"),
+        # Errors of the runner, which knows the fields of a chat completion.
+        ({"output_config": {"format": {"type": "json_schema", "schema": BANANA}}}, "output_config.format: "),
+        ({"output_config": {"effort": "low"}}, "so output_config.effort has no meaning for it"),
         ({"messages": [{"role": "user", "content": "x" * 300}]}, "context is 256 tokens"),
     ],
 )
@@ -125,7 +143,7 @@ def test_other_failures_have_that_shape_too(http):
     check_error(http.post(PATH, content=b"{", headers={"Content-Type": "application/json"}), 400, "invalid_request_error", "JSON")
     check_error(http.post(PATH, json={**HELLO, "model": "claude"}), 404, "not_found_error", "Models here: echo")
     check_error(http.post(f"{PATH}/count_tokens", json={"messages": 5}), 400, "invalid_request_error", "messages")
-    check_error(http.post(f"{PATH}/batches", json={}), 404, "not_found_error", "no such route")
+    check_error(http.post(f"{PATH}/batches", json={}), 404, "not_found_error", "There is no route POST")
     check_error(http.get(PATH), 405, "invalid_request_error", "GET")
 
 
@@ -194,43 +212,38 @@ def test_tools_and_their_results_become_those_of_a_chat():
             ],
         },
     )
-    assert request.chat() == {
-        "max_tokens": 9,
-        "stop": ["x"],
-        "tools": [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": schema}}],
-        "tool_choice": {"type": "function", "function": {"name": "weather"}},
-        "parallel_tool_calls": False,
-        "chat_template_kwargs": {"enable_thinking": True},
-        "messages": [
-            {"role": "user", "content": "Paris?"},
-            {
-                "role": "assistant",
-                "content": "I look.",
-                "reasoning_content": "hm",
-                "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}],
-            },
-            {"role": "tool", "tool_call_id": "t1", "content": "sun"},
-            {"role": "user", "content": "And?"},
-        ],
-    }
+    assert request.chat() == Chat(
+        wishes=Wishes(max_tokens=9, stop=["x"]),
+        tools=(Tool("weather", "d", schema),),
+        tool_choice="required",
+        only_tool="weather",
+        parallel_calls=False,
+        variables={"enable_thinking": True},
+        messages=(
+            Message("user", (Text("Paris?"),)),
+            Message("assistant", (Reasoning("hm"), Text("I look."), ToolCall("t1", "weather", '{"city": "Paris"}'))),
+            Message("tool", (ToolResult("t1", (Text("sun"),)),)),
+            Message("user", (Text("And?"),)),
+        ),
+    )
 
 
 @pytest.mark.parametrize(("kind", "choice"), [("auto", "auto"), ("any", "required"), ("none", "none")])
 def test_a_tool_choice_is_a_chats(kind, choice):
     body = {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}], "tool_choice": {"type": kind}}
-    assert parse(CountTokensRequest, body).chat()["tool_choice"] == choice
+    assert parse(CountTokensRequest, body).chat().tool_choice == choice
 
 
 def test_an_answer_that_is_begun_is_gone_on_with():
     body = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "It is"}]}
-    assert parse(CountTokensRequest, body).chat()["continue_final_message"] is True
+    assert parse(CountTokensRequest, body).chat().continued is True
 
 
 def test_an_output_format_is_a_response_format():
     schema = {"type": "object"}
     body = {"messages": [{"role": "user", "content": "x"}], "output_config": {"format": {"type": "json_schema", "schema": schema}}}
-    format = parse(CountTokensRequest, body).chat()["response_format"]
-    assert format == {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
+    constraint = parse(CountTokensRequest, body).chat().wishes.constraint
+    assert constraint == Constraint(form="json_schema", source='{"type": "object"}', param="response_format")
 
 
 CONTENT = [
@@ -242,7 +255,7 @@ CONTENT = [
 
 
 def renderer() -> MessageRenderer:
-    return MessageRenderer(id="msg_1", created=7, model="m", fingerprint="f", wants=Wants(), max_tokens=100)
+    return MessageRenderer(id="msg_1", created=7, model="m", fingerprint="f", wants=ResponseOptions(), max_tokens=100)
 
 
 def test_thinking_text_and_calls_are_blocks_one_after_another():

@@ -1,4 +1,4 @@
-"""POST /v1/models/download: the same downloads by HTTP, with their progress, for whoever is at this machine."""
+"""POST /v1/models/download: the same downloads by HTTP, with their progress, for whoever runs the server."""
 
 import json
 import re
@@ -8,16 +8,19 @@ import threading
 import httpx
 import pytest
 
-from tests.hub import Hub
-from tests.server import Server, wait_until
+from tests.support.hub import Hub
+from tests.support.in_process import InProcess
+from tests.support.server import Server, wait_until
+from tests.support.tiny_gguf import tiny_gguf
 
 REPO = "org/small"
+DOWNLOAD = "/v1/models/download"
 
 
 @pytest.fixture(scope="module")
-def hub(model_path):
+def hub():
     hub = Hub()
-    hub.repositories[REPO] = {"small.gguf": model_path.read_bytes(), "README.md": b"small"}
+    hub.repositories[REPO] = {"small.gguf": tiny_gguf() + bytes(48 * 2**20), "README.md": b"small"}  # clients write 10 MB at a time
     yield hub
     hub.close()
 
@@ -25,10 +28,11 @@ def hub(model_path):
 @pytest.fixture(scope="module")
 def server(hub, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    settings = {**hub.environ(), "MODELSCOPE_CACHE": folder / ".ms", "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
-    with Server(MODELS_DIR=folder, wait=False, **settings) as running:
-        wait_until(lambda: answers(running), what="the gateway")
-        yield running
+    with pytest.MonkeyPatch.context() as environ:
+        for name, value in {**hub.environ(), "MODELSCOPE_CACHE": str(folder / ".ms")}.items():
+            environ.setenv(name, value)
+        with InProcess(INFERENCE_ENGINE="auto", MODELS_DIR=folder, CONTEXT_LENGTH=256, MAX_PARALLEL_SEQUENCES=2) as running:
+            yield running
 
 
 def answers(server: Server) -> bool:
@@ -38,8 +42,13 @@ def answers(server: Server) -> bool:
         return False
 
 
-def post(server: Server, headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
-    return httpx.post(server.url + "/v1/models/download", json=body, headers=headers, timeout=60)
+def call(server: InProcess | Server, method: str, path: str, **options: object) -> httpx.Response:
+    with server.http(timeout=60) as http:
+        return http.request(method, path, **options)
+
+
+def post(server: InProcess | Server, headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
+    return call(server, "POST", DOWNLOAD, json=body, headers={**server.operator, **(headers or {})})
 
 
 def steps(response: httpx.Response) -> list:
@@ -51,7 +60,7 @@ def test_a_model_is_downloaded_and_then_served(server, source):
     response = post(server, repo=REPO, source=source, name=f"from-{source}")
     assert (response.status_code, response.json()["id"], response.json()["state"]) == (200, f"from-{source}", "available")
     chat = {"model": f"from-{source}", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-    assert httpx.post(server.url + "/v1/chat/completions", json=chat, timeout=60).status_code == 200
+    assert call(server, "POST", "/v1/chat/completions", json=chat).status_code == 200
 
 
 def test_progress_is_streamed_and_others_join(hub, server):
@@ -76,15 +85,15 @@ def test_progress_is_streamed_and_others_join(hub, server):
     assert listed(server)["slow"]["stage"] == "done"
 
 
-def listed(server: Server) -> dict[str, dict]:
-    return {state["name"]: state for state in httpx.get(server.url + "/v1/models/download", timeout=10).json()["data"]}
+def listed(server: InProcess) -> dict[str, dict]:
+    return {state["name"]: state for state in call(server, "GET", DOWNLOAD, headers=server.operator).json()["data"]}
 
 
 def test_a_download_goes_on_when_its_client_leaves(hub, server):
     hub.gate.clear()
     hub.at_gate.clear()
     body = {"repo": REPO, "source": "huggingface", "name": "left", "stream": True}
-    with httpx.stream("POST", server.url + "/v1/models/download", json=body, timeout=60) as response:
+    with server.http() as http, http.stream("POST", DOWNLOAD, json=body, headers=server.operator) as response:
         next(response.iter_lines())
         assert hub.at_gate.wait(30)
     hub.gate.set()
@@ -101,7 +110,7 @@ def test_a_failure_is_told_with_its_reason(hub, server):
     response = post(server, repo=REPO, source="huggingface", name="wrong")
     hub.wrong.clear()
     assert (response.status_code, "small.gguf" in response.json()["error"]["message"]) == (502, True)
-    assert "wrong" not in {model["id"] for model in httpx.get(server.url + "/v1/models", timeout=10).json()["data"]}
+    assert "wrong" not in {model["id"] for model in call(server, "GET", "/v1/models").json()["data"]}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +136,7 @@ def test_what_is_wrong_in_a_body_is_told(server, body, param):
 def test_whoever_comes_through_a_proxy_is_refused(server, name):
     response = post(server, {name: "for=192.0.2.1"}, repo=REPO)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "operator_only")
-    assert httpx.get(server.url + "/v1/models/download", headers={name: "x"}, timeout=10).status_code == 403
+    assert call(server, "GET", DOWNLOAD, headers={**server.operator, name: "x"}).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["example.com", "127.0.0.1.example.com", "example.com:80"])
@@ -156,10 +165,11 @@ def test_a_server_that_others_can_reach_refuses_downloads():
         pytest.skip("this machine has no other address")
     with Server(INFERENCE_ENGINE="echo", HOST="0.0.0.0", ALLOW_UNAUTHENTICATED="true") as server:
         url = f"http://{address}:{server.port}/v1/models/download"
-        response = httpx.post(url, json={"repo": REPO}, timeout=10)
+        response = httpx.post(url, json={"repo": REPO}, headers=server.operator, timeout=10)
         assert (response.status_code, response.json()["error"]["code"]) == (403, "operator_only")
 
 
+@pytest.mark.slow
 def test_a_download_ends_with_the_server_and_goes_on_with_the_next(hub, tmp_path):
     settings = {**hub.environ(), "MODELS_DIR": tmp_path, "CONTEXT_LENGTH": 256, "MAX_PARALLEL_SEQUENCES": 2}
     hub.gate.clear()
@@ -167,7 +177,7 @@ def test_a_download_ends_with_the_server_and_goes_on_with_the_next(hub, tmp_path
     body = {"repo": REPO, "source": "huggingface", "name": "x", "stream": True}
     with Server(wait=False, **settings) as server:
         wait_until(lambda: answers(server), what="the gateway")
-        with httpx.stream("POST", server.url + "/v1/models/download", json=body, timeout=60) as response:
+        with server.http() as http, http.stream("POST", DOWNLOAD, json=body, headers=server.operator) as response:
             next(response.iter_lines())
             assert hub.at_gate.wait(30)
     hub.gate.set()

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tests.api.test_routes import check_error
-from tests.server import Server, wait_until
+from tests.support.openai_api import check_error
+from tests.support.server import Server, wait_until
 
 PATH = "/v1/embeddings"
 

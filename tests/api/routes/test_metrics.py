@@ -11,8 +11,8 @@ import pytest
 
 from src.api.app import create_app
 from src.settings import Settings
-from tests.metrics import Figures, scrape
-from tests.server import Server, free_port, wait_until
+from tests.support.metrics import Figures, scrape
+from tests.support.server import Server, free_port, wait_until
 
 ROUTE = "POST /v1/completions"
 
@@ -141,6 +141,7 @@ def stream(server: Server, tokens: int = 900):
     return events
 
 
+@pytest.mark.slow
 def test_streams_that_break_off_are_told_apart_by_whose_fault_it_was(slow):
     server = slow
     stream(server).close()
@@ -183,7 +184,7 @@ def _metrics_of(server: Server) -> Figures:
     return Figures(response.text if response.status_code == 200 else "")
 
 
-def test_the_metrics_can_have_an_address_of_their_own_that_is_free_or_the_start_is_refused():
+def test_the_metrics_can_have_an_address_of_their_own_if_it_is_free():
     port = free_port()
     with Server(INFERENCE_ENGINE="echo", METRICS_ADDRESS=f"127.0.0.1:{port}", disposable=True) as server:
         ask(server, 2)
@@ -192,10 +193,10 @@ def test_the_metrics_can_have_an_address_of_their_own_that_is_free_or_the_start_
         assert scrape(own).sum("vllm:request_success_total") == 2
         assert httpx.get(f"{server.url}/metrics").status_code == 404
 
-        second = Server(INFERENCE_ENGINE="echo", METRICS_ADDRESS=f"127.0.0.1:{port}", wait=False)
-        assert second.process.wait(30) == 2
-        assert f"port {port} on 127.0.0.1 is in use" in second.output
-        assert "METRICS_ADDRESS" in second.output
+        with Server(INFERENCE_ENGINE="echo", METRICS_ADDRESS=f"127.0.0.1:{port}", wait=False) as second:
+            assert second.process.wait(30) == 2
+            assert f"port {port} on 127.0.0.1 is in use" in second.output
+            assert "METRICS_ADDRESS" in second.output
 
 
 def test_without_metrics_there_is_no_route():

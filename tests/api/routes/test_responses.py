@@ -1,29 +1,36 @@
 """OpenAI's Responses API over HTTP, by the echo engine and by OpenAI's own client; what is kept, and for how long."""
 
 import json
+from pathlib import Path
 
-import httpx
+import msgspec
 import openai
 import pytest
 
-from src.api.render import Wants
-from src.api.response_events import ResponseRenderer
-from src.api.response_store import ResponseStore, Stored
-from src.api.schema import ResponsesRequest, parse
+from src.api.generation.response_store import ResponseStore, Stored
+from src.api.render.base import ResponseOptions
+from src.api.render.responses import ResponseRenderer
+from src.api.schema import parse
+from src.api.schema.conversation import Chat, Message, Reasoning, Text, Tool, ToolCall, ToolResult
+from src.api.schema.responses import ResponsesRequest
+from src.api.schema.text_request import Wishes
 from src.errors import InternalError
-from tests.api.named_events import SAID, TOLD, events, replaying
-from tests.api.test_routes import check_error
-from tests.server import Server
+from src.protocol import Constraint
+from tests.support.in_process import InProcess
+from tests.support.named_events import SAID, TOLD, events, replaying
+from tests.support.openai_api import check_error
 
 PATH = "/v1/responses"
 HELLO = {"model": "echo", "input": "hello"}
+FUNCTION = [{"type": "function", "name": "f"}]
+BANANA = {"type": "object", "properties": {"a": {"type": "banana"}}}
 
 
 @pytest.fixture(scope="module")
 def keeping():
     with (
-        Server(INFERENCE_ENGINE="echo", CONTEXT_LENGTH=512, WORKERS=2, RESPONSE_STORE_SIZE=3) as server,
-        httpx.Client(base_url=server.url, timeout=30) as client,
+        InProcess(CONTEXT_LENGTH=512, WORKERS=2, RESPONSE_STORE_SIZE=3) as server,
+        server.http() as client,
     ):
         yield client
 
@@ -112,7 +119,6 @@ def test_logprobs_come_where_they_are_asked_for(http):
         ({}, "missing_required_parameter", "input"),
         ({"input": 5}, "invalid_value", "input"),
         ({"input": []}, "invalid_value", "input"),
-        ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content"),
         ({"input": [{"role": "tool", "content": "x"}]}, "invalid_value", "input[0].role"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "unsupported_parameter", "input[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "unsupported_content", "input[0].content[0]"),
@@ -130,12 +136,26 @@ def test_logprobs_come_where_they_are_asked_for(http):
         ({"input": "x", "temperature": 3}, "invalid_value", "temperature"),
         ({"input": "x", "max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
         ({"input": "x", "text": {"verbosity": "low"}}, "unsupported_parameter", "text.verbosity"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, "missing_required_parameter", "text.format.name"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "invalid_value", "text.format.name"),
+        ({"input": "x", "tool_choice": {"type": "function", "name": ""}}, "invalid_value", "tool_choice.name"),
+        ({"input": "x", "tool_choice": {"type": "allowed_tools"}}, "missing_required_parameter", "tool_choice.mode"),
+        ({"input": "x", "reasoning": {"effort": "extreme"}}, "invalid_value", "reasoning.effort"),
+        ({"input": [{"role": "user", "content": [{"type": "x"}]}]}, "invalid_value", "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{}]}]}, "missing_required_parameter", "input[0].content[0].type"),
+        ({"input": "x", "tools": FUNCTION, "tool_choice": {"type": "function", "name": "g"}}, "invalid_value", "tool_choice"),
+        # Errors of the runner, which knows the fields of a chat completion.
+        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n", "schema": BANANA}}}, "invalid_schema", "text.format"),
+        ({"input": "x", "reasoning": {"effort": "low"}}, "unsupported_parameter", "reasoning.effort"),
         ({"input": "x" * 300}, "context_length_exceeded", "input"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_wrong_is_refused_by_this_routes_names(http, body, code, param, stream):
-    check_error(http.post(PATH, json={**body, "stream": stream}), 400, code, param)
+    response = http.post(PATH, json={**body, "stream": stream})
+    check_error(response, 400, code, param)
+    if code != "context_length_exceeded":
+        assert param in response.json()["error"]["message"]
 
 
 def test_unknown_fields_are_named_and_what_openai_ignores_is_not(http):
@@ -213,12 +233,47 @@ def test_an_id_is_never_a_path(keeping, id):
 
 
 def test_a_response_is_its_owners_alone(tmp_path):
-    store, id = ResponseStore(tmp_path / "r", 3), "resp_" + "0" * 32
-    store.put(id, Stored(owner="alice", response={"id": id}, items=[]))
+    store, id = ResponseStore(tmp_path / "r", 3, 1000), "resp_" + "0" * 32
+    store.put(id, "alice", Stored(response={"id": id}, items=[]))
     assert store.get(id, "bob") is None
     assert not store.remove(id, "bob")
     assert store.get(id, "alice").response == {"id": id}
     assert (tmp_path / "r").stat().st_mode & 0o777 == 0o700
+
+
+def numbered(number: int) -> str:
+    return f"resp_{number:032x}"
+
+
+@pytest.mark.parametrize(("most", "size"), [(4, 10**6), (1000, 4500)], ids=["number", "bytes"])
+def test_who_keeps_most_loses_the_oldest_of_its_own(tmp_path, most, size):
+    store = ResponseStore(tmp_path / "r", most, size)
+    kept = Stored(response={"text": "x" * 950}, items=[])
+    for number, owner in enumerate(["alice", *["hog"] * 20, "alice"]):
+        store.put(numbered(number), owner, kept)
+    assert [store.get(numbered(number), "alice") is not None for number in (0, 21)] == [True, True]
+    assert [number for number in range(1, 21) if store.get(numbered(number), "hog")] == [19, 20]
+
+
+def test_one_that_is_larger_than_all_may_be_is_not_kept(tmp_path):
+    store = ResponseStore(tmp_path / "r", 10, 1000)
+    store.put(numbered(1), "", Stored(response={}, items=[]))
+    store.put(numbered(2), "", Stored(response={"text": "x" * 1000}, items=[]))
+    assert store.get(numbered(1), "")
+    assert store.get(numbered(2), "") is None
+
+
+def test_what_no_model_is_shown_is_not_kept(tmp_path):
+    secret = {"type": "reasoning", "encrypted_content": "x" * 50_000, "summary": [{"type": "summary_text", "text": "x" * 50_000}]}
+    part = {"type": "input_text", "text": "a", "annotations": ["x" * 50_000], "other": "x" * 50_000}
+    with InProcess(CONTEXT_LENGTH=512, RESPONSE_STORE_SIZE=100) as server, server.http() as http:
+        asked = {"input": [secret, {"role": "user", "content": [part]}], "max_output_tokens": 1}
+        previous = None
+        for _ in range(3):
+            previous = http.post(PATH, json={**asked, "previous_response_id": previous}).json()["id"]
+        sizes = [path.stat().st_size for path in Path(server.settings.run_dir, "responses").rglob("resp_*")]
+    assert len(sizes) == 3
+    assert max(sizes) < 5000
 
 
 # Tools and reasoning, in both directions
@@ -249,28 +304,24 @@ def test_functions_and_their_outputs_become_those_of_a_chat():
             ],
         },
     )
-    calls = [
-        {"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}} for id, name in (("c1", "weather"), ("c2", "time"))
-    ]
-    assert request.chat() == {
-        "tools": [
-            {"type": "function", "function": {"name": "weather", "description": "d", "parameters": schema, "strict": True}},
-            {"type": "function", "function": {"name": "time"}},
-        ],
-        "tool_choice": {"type": "function", "function": {"name": "weather"}},
-        "parallel_tool_calls": False,
-        "reasoning_effort": "low",
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}},
-        "messages": [
-            {"role": "user", "content": "Paris?"},
-            {"role": "assistant", "content": "I look.", "reasoning_content": "hm", "tool_calls": calls},
-            {"role": "tool", "tool_call_id": "c1", "content": "sun"},
-            {"role": "tool", "tool_call_id": "c2", "content": "noon"},
-            {"role": "assistant", "content": "Sun."},
-            {"role": "assistant", "content": "Noon."},
-            {"role": "user", "content": "And?"},
-        ],
-    }
+    calls = (ToolCall("c1", "weather", "{}"), ToolCall("c2", "time", "{}"))
+    assert request.chat() == Chat(
+        wishes=Wishes(constraint=Constraint(form="json_schema", source=json.dumps(schema), param="response_format")),
+        tools=(Tool("weather", "d", schema, strict=True), Tool("time")),
+        tool_choice="required",
+        only_tool="weather",
+        parallel_calls=False,
+        reasoning_effort="low",
+        messages=(
+            Message("user", (Text("Paris?"),)),
+            Message("assistant", (Reasoning("hm"), Text("I look."), *calls)),
+            Message("tool", (ToolResult("c1", (Text("sun"),)),)),
+            Message("tool", (ToolResult("c2", (Text("noon"),)),)),
+            Message("assistant", (Text("Sun."),)),
+            Message("assistant", (Text("Noon."),)),
+            Message("user", (Text("And?"),)),
+        ),
+    )
 
 
 def test_reasoning_that_tells_nothing_is_no_message_and_two_are_one():
@@ -279,8 +330,8 @@ def test_reasoning_that_tells_nothing_is_no_message_and_two_are_one():
 
     sealed = {"type": "reasoning", "summary": [], "encrypted_content": "…"}
     said = [{"role": "user", "content": "a"}, sealed, {"role": "user", "content": "b"}, thought("1", "2"), sealed, thought("3")]
-    messages = parse(ResponsesRequest, {"input": [*said, {"role": "assistant", "content": "c"}, sealed]}).chat()["messages"]
-    assert messages == [
+    chat = parse(ResponsesRequest, {"input": [*said, {"role": "assistant", "content": "c"}, sealed]}).chat()
+    assert chat.prompt().messages == [
         {"role": "user", "content": "a"},
         {"role": "user", "content": "b"},
         {"role": "assistant", "content": "c", "reasoning_content": "1\n2\n3"},
@@ -290,15 +341,15 @@ def test_reasoning_that_tells_nothing_is_no_message_and_two_are_one():
 def test_allowed_tools_are_those_that_are_shown():
     tools = [{"type": "function", "name": name} for name in ("a", "b")]
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "b"}]}
-    body = parse(ResponsesRequest, {"input": "x", "tools": tools, "tool_choice": choice}).chat()
-    assert (body["tools"], body["tool_choice"]) == ([{"type": "function", "function": {"name": "b"}}], "required")
+    chat = parse(ResponsesRequest, {"input": "x", "tools": tools, "tool_choice": choice}).chat()
+    assert (chat.tools, chat.tool_choice) == ((Tool("b"),), "required")
 
 
 ECHO = {"parallel_tool_calls": True, "tools": [], "tool_choice": "auto", "temperature": 1.0, "top_p": 1.0}
 
 
 def renderer() -> ResponseRenderer:
-    return ResponseRenderer(id="resp_1", created=7, model="m", fingerprint="f", wants=Wants(), echo=ECHO)
+    return ResponseRenderer(id="resp_1", created=7, model="m", fingerprint="f", wants=ResponseOptions(), echo=ECHO)
 
 
 def test_reasoning_text_and_calls_are_items_one_after_another():
@@ -316,7 +367,7 @@ def test_reasoning_text_and_calls_are_items_one_after_another():
 
 
 def test_events_are_frozen_when_they_are_told():
-    seen = [json.loads(json.dumps(chunk)) for chunk in renderer().chunks(TOLD)]  # as a stream sends them
+    seen = [json.loads(msgspec.json.encode(chunk)) for chunk in renderer().chunks(TOLD)]  # as a stream sends them
     added = [event for event in seen if event and event["type"] == "response.output_item.added"]
     assert len(added) == 4
     assert all(event["item"]["status"] == "in_progress" and not event["item"].get("content") for event in added)
@@ -336,10 +387,10 @@ def test_openais_client_makes_the_same_response_of_the_stream():
 
 
 def test_a_failure_is_the_last_event():
-    of = renderer()
-    for _ in zip(range(3), of.chunks(TOLD), strict=False):
+    rendering = renderer()
+    for _ in zip(range(3), rendering.chunks(TOLD), strict=False):
         pass
-    name, data = of.failed(InternalError("x")).decode().strip().split("\n")
+    name, data = rendering.failed(InternalError("x")).decode().strip().split("\n")
     event = json.loads(data.removeprefix("data: "))
     assert name == "event: response.failed"
     assert event["sequence_number"] > 1

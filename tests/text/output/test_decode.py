@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from src.text.decode import StopMachine, Utf8Decoder
+from src.text.output.decode import StopMachine, Utf8Decoder
 
 TEXT = "naïve 中文，标点。👩‍👩‍👧 flag 🇩🇪 \U0010ffff end"
 STOPS = [["END"], ["\n\n", "\nUser:"], ["aab", "ab", "b"], ["abcd", "bc"], ["aaa"], ["aabaa", "abab", "ba"], ["停止", "止。"], []]

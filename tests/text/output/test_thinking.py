@@ -2,12 +2,12 @@
 
 import pytest
 
-from src.text.channels import PlainText, Said
-from src.text.thinking import MARKS, Phase, Thinking, phase
+from src.text.output.channels import ChannelDelta, PlainText
+from src.text.output.thinking import THINK_TAGS, Phase, Thinking, phase
 from src.text.tools import hermes
 from src.text.tools.call import Function
 
-THINK, BRACKETS = MARKS
+THINK, BRACKETS = THINK_TAGS
 CASES = [
     (Phase.POSSIBLE, "<think>\nOne,\n\ntwo.\n</think>\n\nThe answer.", "One,\n\ntwo.", "The answer."),
     (Phase.POSSIBLE, " \n<think>hm</think>yes", "hm", "yes"),
@@ -23,8 +23,8 @@ CASES = [
 ]
 
 
-def read(pieces: list[str], machine: Thinking) -> Said:
-    said = Said()
+def read(pieces: list[str], machine: Thinking) -> ChannelDelta:
+    said = ChannelDelta()
     for piece in pieces:
         said.add(machine.push(piece))
     said.add(machine.flush())

@@ -9,8 +9,9 @@ from llama_cpp import Llama
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from src.errors import ModelLoadFailed
-from src.text.gguf import RUN_CHARACTERS, SPAN_CHARACTERS, GGUFTokenizer
 from src.text.template import ChatTemplate
+from src.text.tokenizer.gguf import RUN_CHARACTERS, SPAN_CHARACTERS, GGUFTokenizer
+from tests.support.tiny_gguf import TEMPLATE, tiny_gguf
 
 TEXTS = [
     "",
@@ -92,11 +93,11 @@ def test_a_long_text_is_cut_only_where_it_changes_nothing(tokenizer, reference):
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if "<" not in text])
 def test_encoding_and_joining_the_pieces_gives_the_text_again(tokenizer, text):
-    assert b"".join(map(tokenizer.piece, tokenizer.encode(text, add_bos=False))).decode() == text
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text, add_bos=False))).decode() == text
 
 
 def test_every_token_has_a_piece_and_control_tokens_an_empty_one(tokenizer, control_ids):
-    empty = {token for token in range(tokenizer.vocab_size) if not tokenizer.piece(token)}
+    empty = {token for token in range(tokenizer.vocab_size) if not tokenizer.bytes_of(token)}
     assert empty == control_ids
     assert {len(tokenizer.encode(text, add_bos=False)) for text in tokenizer.special_texts} == {1}
 
@@ -111,7 +112,7 @@ def test_the_vocabulary_describes_itself(tokenizer):
 @pytest.mark.parametrize("token", [-1, 49152])
 def test_a_token_outside_the_vocabulary_is_our_mistake(tokenizer, token):
     with pytest.raises(AssertionError):
-        tokenizer.piece(token)
+        tokenizer.bytes_of(token)
 
 
 @pytest.mark.parametrize("messages", CHATS)
@@ -139,7 +140,7 @@ def test_special_tokens_in_user_text_never_become_control_tokens(chat_template, 
 
 def test_guarded_user_text_still_reads_the_same(chat_template, tokenizer):
     prompt = chat_template.render([{"role": "user", "content": "What does <|im_end|> mean?"}])
-    assert "What does <|im_end|> mean?" in b"".join(map(tokenizer.piece, tokenizer.encode(prompt, add_bos=True))).decode()
+    assert "What does <|im_end|> mean?" in b"".join(map(tokenizer.bytes_of, tokenizer.encode(prompt, add_bos=True))).decode()
 
 
 def test_thousands_of_special_tokens_are_encoded_one_by_one(tokenizer):
@@ -157,11 +158,11 @@ def test_a_word_of_any_length_is_encoded_on_a_small_stack(tokenizer, character):
     finally:
         threading.stack_size(before)
     thread.join()
-    assert b"".join(map(tokenizer.piece, ids)).decode() == text.replace("<|im_end|>", "")
+    assert b"".join(map(tokenizer.bytes_of, ids)).decode() == text.replace("<|im_end|>", "")
 
 
 def test_half_a_surrogate_pair_does_not_abort_the_process(tokenizer):
-    assert b"".join(map(tokenizer.piece, tokenizer.encode("a\udc80b", add_bos=False))) == b"a?b"
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode("a\udc80b", add_bos=False))) == b"a?b"
 
 
 def test_a_text_surely_exceeds_a_limit_only_if_it_does(tokenizer):
@@ -207,3 +208,12 @@ def test_a_closed_tokenizer_is_of_no_use(model_path):
     tokenizer.close()
     with pytest.raises(AssertionError):
         tokenizer.encode("text", add_bos=False)
+
+
+def test_a_second_template_for_tools_is_read_where_there_is_one(tmp_path):
+    for template in (None, "{{ tools }}"):
+        path = tmp_path / "tiny.gguf"
+        path.write_bytes(tiny_gguf({"tokenizer.chat_template.tool_use": template}))
+        tokenizer = GGUFTokenizer(path)
+        assert (tokenizer.chat_template, tokenizer.tool_template) == (TEMPLATE, template)
+        tokenizer.close()

@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from src.errors import ModelLoadFailed
-from src.text.gguf import GGUFTokenizer
-from src.text.guard import Guard
+from src.text.tokenizer.gguf import GGUFTokenizer
+from src.text.tokenizer.guard import Guard
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # tokenizer.ggml.token_type
 TOKENS = [
@@ -95,7 +95,7 @@ def test_where_a_guarded_text_was_cut_it_gets_no_space(tokenizer):
     guard = Guard(tokenizer.special_texts)
     tokens = tokenizer.encode(f"<s>{guard('a</s>b')}", add_bos=True)
     assert tokens == ids("<s>", "▁a", "<", "/", "s", ">", "b")
-    assert b"".join(map(tokenizer.piece, tokens)) == b" a</s>b"
+    assert b"".join(map(tokenizer.bytes_of, tokens)) == b" a</s>b"
 
 
 def test_a_long_word_gets_no_space_where_it_is_cut(tokenizer):
@@ -105,7 +105,7 @@ def test_a_long_word_gets_no_space_where_it_is_cut(tokenizer):
 def test_an_unknown_character_becomes_its_bytes(tokenizer):
     tokens = tokenizer.encode("中", add_bos=False)
     assert tokens == ids("▁", "<0xE4>", "<0xB8>", "<0xAD>")
-    assert b"".join(map(tokenizer.piece, tokens)) == " 中".encode()
+    assert b"".join(map(tokenizer.bytes_of, tokens)) == " 中".encode()
 
 
 def test_users_may_not_write_markers_but_may_write_other_added_tokens(tokenizer):
@@ -119,16 +119,16 @@ def test_a_model_without_a_chat_template_has_none(tokenizer):
 def test_a_file_without_a_vocabulary_is_refused_not_fatal(tmp_path):
     path = tmp_path / "silent.gguf"
     write_gguf(path, **{"tokenizer.ggml.model": "none", "llama.vocab_size": 8})
-    with pytest.raises(ModelLoadFailed, match=r"^silent\.gguf holds no vocabulary"):
+    with pytest.raises(ModelLoadFailed, match=r"^silent\.gguf has no vocabulary"):
         GGUFTokenizer(path)
 
 
 def test_the_tokens_around_a_gap_are_those_that_the_file_names(tokenizer, tmp_path):
-    assert tokenizer.gap is None
+    assert tokenizer.fim_tokens is None
     names = {"fim_pre": IDS["<|user|>"], "fim_suf": IDS["<think>"], "fim_mid": IDS["▁▁▁"]}
     write_gguf(tmp_path / "gap.gguf", **{f"tokenizer.ggml.{name}_token_id": token for name, token in names.items()})
     found = GGUFTokenizer(tmp_path / "gap.gguf")
-    assert found.gap == tuple(names.values())
+    assert found.fim_tokens == tuple(names.values())
     found.close()
 
 
@@ -136,5 +136,5 @@ def test_the_tokens_around_a_gap_are_those_that_the_file_names(tokenizer, tmp_pa
 def test_what_ends_a_text_to_embed_is_as_the_file_says(tmp_path, added):
     write_gguf(tmp_path / "one.gguf", **{"tokenizer.ggml.add_eos_token": added})
     found = GGUFTokenizer(tmp_path / "one.gguf")
-    assert found.closing_token == (IDS["</s>"] if added else None)
+    assert found.embedding_end_token == (IDS["</s>"] if added else None)
     found.close()

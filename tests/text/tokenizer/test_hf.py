@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from src.errors import ModelLoadFailed
-from src.text.guard import SPLIT
-from src.text.hf import HFTokenizer
 from src.text.template import ChatTemplate
-from tests.hf_model import hf_model
+from src.text.tokenizer.guard import SENTINEL_SPLIT
+from src.text.tokenizer.hf import HFTokenizer
+from tests.support.hf_model import hf_model
 
 TEXTS = [
     "",
@@ -43,7 +43,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def reference(model_path):
-    gguf = pytest.importorskip("src.text.gguf", reason="llama.cpp is not installed here", exc_type=ImportError)
+    gguf = pytest.importorskip("src.text.tokenizer.gguf", reason="llama.cpp is not installed here", exc_type=ImportError)
     reference = gguf.GGUFTokenizer(model_path)
     yield reference
     reference.close()
@@ -70,7 +70,7 @@ def test_tokens_of_random_texts_are_those_of_llama_cpp(tokenizer, reference):
 
 def test_every_token_stands_for_the_same_bytes_as_in_llama_cpp(tokenizer, reference):
     assert tokenizer.vocab_size == reference.vocab_size
-    assert all(tokenizer.piece(token) == reference.piece(token) for token in range(tokenizer.vocab_size))
+    assert all(tokenizer.bytes_of(token) == reference.bytes_of(token) for token in range(tokenizer.vocab_size))
     assert tokenizer.longest_token == reference.longest_token
 
 
@@ -82,7 +82,7 @@ def test_the_vocabulary_describes_itself_as_in_llama_cpp(tokenizer, reference):
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if "<" not in text])
 def test_encoding_and_joining_the_pieces_gives_the_text_again(tokenizer, text):
-    assert b"".join(map(tokenizer.piece, tokenizer.encode(text, add_bos=False))).decode() == text
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text, add_bos=False))).decode() == text
 
 
 def test_special_tokens_in_user_text_never_become_control_tokens(tokenizer):
@@ -103,11 +103,11 @@ def test_special_tokens_in_user_text_never_become_control_tokens(tokenizer):
 
 
 def test_half_a_surrogate_pair_is_replaced_not_refused(tokenizer):
-    assert b"".join(map(tokenizer.piece, tokenizer.encode("a\udc80b", add_bos=False))) == b"a?b"
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode("a\udc80b", add_bos=False))) == b"a?b"
 
 
 def test_a_token_that_only_the_models_embeddings_have_stands_for_nothing(tokenizer):
-    assert tokenizer.piece(tokenizer.vocab_size + 7) == b""
+    assert tokenizer.bytes_of(tokenizer.vocab_size + 7) == b""
 
 
 def test_a_text_surely_exceeds_a_limit_only_if_it_does(tokenizer):
@@ -134,7 +134,7 @@ def test_a_word_of_any_length_is_encoded_on_a_small_stack(tokenizer, character):
     finally:
         threading.stack_size(before)
     thread.join()
-    assert b"".join(map(tokenizer.piece, ids)).decode() == text
+    assert b"".join(map(tokenizer.bytes_of, ids)).decode() == text
 
 
 # Folders made for one claim each
@@ -180,11 +180,11 @@ def test_sentencepiece_puts_a_space_before_a_text_but_not_where_a_split_cut_it(t
     tokenizer = HFTokenizer(tmp_path)
 
     def texts(text: str) -> list[bytes]:
-        return [tokenizer.piece(token) for token in tokenizer.encode(text, add_bos=False)]
+        return [tokenizer.bytes_of(token) for token in tokenizer.encode(text, add_bos=False)]
 
     assert texts("ab a") == [b" a", b"b", b" a"]
-    assert texts(f"a{SPLIT}b") == [b" a", b"b"]
-    assert texts(f"<{SPLIT}/s>a") == [b" ", b"<", b"/", b"s", b">", b"a"]
+    assert texts(f"a{SENTINEL_SPLIT}b") == [b" a", b"b"]
+    assert texts(f"<{SENTINEL_SPLIT}/s>a") == [b" ", b"<", b"/", b"s", b">", b"a"]
     assert texts("</s>") == [b""]
     assert b"".join(texts(" 漢😀")) == "  漢😀".encode()
 
@@ -216,8 +216,8 @@ def test_a_token_that_only_the_configuration_calls_special_is_special(tmp_path):
     tokenizer = HFTokenizer(tmp_path)
     assert tokenizer.special_texts == ("<x>",)
     assert tokenizer.encode("a<x>", add_bos=False) == [0, 4]
-    assert tokenizer.encode(f"a<{SPLIT}x>", add_bos=False) == [0, 1, 2, 3]
-    assert tokenizer.piece(4) == b""
+    assert tokenizer.encode(f"a<{SENTINEL_SPLIT}x>", add_bos=False) == [0, 1, 2, 3]
+    assert tokenizer.bytes_of(4) == b""
 
 
 def test_added_tokens_that_are_no_markers_are_left_to_users_and_show_their_text(tmp_path):
@@ -228,7 +228,7 @@ def test_added_tokens_that_are_no_markers_are_left_to_users_and_show_their_text(
     write(tmp_path, byte_level(added_tokens=added))
     tokenizer = HFTokenizer(tmp_path)
     assert tokenizer.special_texts == ("<|tool|>",)
-    assert tokenizer.piece(3) == b"<think>"
+    assert tokenizer.bytes_of(3) == b"<think>"
 
 
 def test_a_text_that_a_normalizer_shortens_is_not_refused_for_its_size(tmp_path):
@@ -243,11 +243,14 @@ def test_the_chat_template_is_the_file_else_the_configurations_default(tmp_path)
     write(tmp_path, byte_level())
     assert HFTokenizer(tmp_path).chat_template is None
     write(tmp_path, byte_level(), chat_template="one")
-    assert HFTokenizer(tmp_path).chat_template == "one"
+    assert (HFTokenizer(tmp_path).chat_template, HFTokenizer(tmp_path).tool_template) == ("one", None)
     write(tmp_path, byte_level(), chat_template=[{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}])
-    assert HFTokenizer(tmp_path).chat_template == "d"
+    assert (HFTokenizer(tmp_path).chat_template, HFTokenizer(tmp_path).tool_template) == ("d", "t")
     tmp_path.joinpath("chat_template.jinja").write_text("file")
     assert HFTokenizer(tmp_path).chat_template == "file"
+    tmp_path.joinpath("additional_chat_templates").mkdir()
+    tmp_path.joinpath("additional_chat_templates", "tool_use.jinja").write_text("of tools")
+    assert (HFTokenizer(tmp_path).chat_template, HFTokenizer(tmp_path).tool_template) == ("file", "of tools")
 
 
 def test_a_folder_with_only_a_sentencepiece_model_is_read_through_transformers(tmp_path):
@@ -264,7 +267,7 @@ def test_a_folder_with_only_a_sentencepiece_model_is_read_through_transformers(t
     )
     tokenizer = HFTokenizer(tmp_path)
     ids = tokenizer.encode("the cat sat 漢", add_bos=False)
-    assert b"".join(map(tokenizer.piece, ids)).decode().strip() == "the cat sat 漢"
+    assert b"".join(map(tokenizer.bytes_of, ids)).decode().strip() == "the cat sat 漢"
     assert len(ids) < 12, "words have tokens of their own"
     assert {"<s>", "</s>"} <= set(tokenizer.special_texts)
 
@@ -280,7 +283,7 @@ def test_a_damaged_vocabulary_is_refused_by_name(tmp_path, content):
 def test_a_damaged_configuration_is_refused_by_name(tmp_path):
     write(tmp_path, byte_level())
     tmp_path.joinpath("tokenizer_config.json").write_text("{")
-    with pytest.raises(ModelLoadFailed, match=r"tokenizer_config\.json is no JSON"):
+    with pytest.raises(ModelLoadFailed, match=r"tokenizer_config\.json is not JSON"):
         HFTokenizer(tmp_path)
 
 
@@ -305,7 +308,7 @@ def test_the_tokens_around_a_gap_are_found_by_their_names(tmp_path):
         folder = tmp_path / str(count)
         folder.mkdir()
         write(folder, byte_level(added_tokens=added[:count]))
-        assert HFTokenizer(folder).gap == gap
+        assert HFTokenizer(folder).fim_tokens == gap
 
 
 def test_what_ends_a_text_to_embed_is_as_the_vocabulary_says(tmp_path):
@@ -313,4 +316,4 @@ def test_what_ends_a_text_to_embed_is_as_the_vocabulary_says(tmp_path):
     ends["single"] = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]
     for post_processor, expected in ((None, None), (ends, 2)):
         write(tmp_path, sentencepiece(post_processor=post_processor))
-        assert HFTokenizer(tmp_path).closing_token == expected
+        assert HFTokenizer(tmp_path).embedding_end_token == expected

@@ -2,8 +2,8 @@
 
 import pytest
 
-from src.text.guard import SPLIT
-from src.text.tokenizer import ByteTokenizer, Tokenizer
+from src.text.tokenizer.base import ByteTokenizer, Tokenizer
+from src.text.tokenizer.guard import SENTINEL_SPLIT
 
 TEXTS = ["", "plain", "中文 and 😀", "tab\tline\n\0nul", "\ufeffbom", "e\u0301"]
 
@@ -22,7 +22,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_encoding_and_joining_the_pieces_gives_the_text_again(tokenizer, text):
-    assert b"".join(map(tokenizer.piece, tokenizer.encode(text, add_bos=True))).decode() == text
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text, add_bos=True))).decode() == text
 
 
 def test_an_empty_text_has_no_tokens_but_the_bos():
@@ -38,13 +38,13 @@ def test_a_text_that_begins_with_its_own_bos_gets_no_second_one():
 
 def test_a_special_token_in_a_text_becomes_that_token(tokenizer):
     assert tokenizer.encode("a<|end|>b", add_bos=False) == [97, 256, 98]
-    assert tokenizer.piece(256) == b""
+    assert tokenizer.bytes_of(256) == b""
 
 
 def test_a_split_keeps_a_special_token_apart_and_leaves_no_trace(tokenizer):
-    ids = tokenizer.encode(f"<{SPLIT}|end|>", add_bos=False)
+    ids = tokenizer.encode(f"<{SENTINEL_SPLIT}|end|>", add_bos=False)
     assert ids == [*b"<|end|>"]
-    assert tokenizer.encode(SPLIT, add_bos=False) == []
+    assert tokenizer.encode(SENTINEL_SPLIT, add_bos=False) == []
 
 
 def test_half_a_surrogate_pair_is_replaced_not_refused(tokenizer):

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.errors import ModelLoadFailed
-from src.text.channels import Said
+from src.text.output.channels import ChannelDelta
 from src.text.tools import FORMATS, by_name, detect
 from src.text.tools.call import Call, Function
 
@@ -50,7 +50,7 @@ DS = {
 
 def read(name: str, pieces: list[str], functions: list[Function] = FUNCTIONS) -> tuple[str, str, list[tuple[str, str]]]:
     """Content, reasoning, and each call's name and arguments; by the rules that clients rely on."""
-    reader, said = FORMATS[name].reader(functions), Said()
+    reader, said = FORMATS[name].reader(functions), ChannelDelta()
     for piece in pieces:
         said.add(reader.push(piece))
     said.add(reader.flush())
@@ -281,6 +281,9 @@ EVIL = [
     "<|channel|>" * 90_000,
     "<tool_call><function=" * 50_000,
     "<function=now>" + "<parameter=a>\n" * 60_000,
+    "<function=now>\n<parameter=a>\n" + "</parameter>\n" * 80_000,
+    "<function=now>\n<parameter=a>\n</parameter>" + "\n" * 1_000_000,
+    '<tool_call>{"name": "now", "arguments": {' + '"a": 1, ' * 100_000,
     "[TOOL_CALLS]now[ARGS]{" * 50_000,
     "<｜tool▁calls▁begin｜>" * 50_000,
     " " * 1_000_000,

@@ -7,11 +7,11 @@ import pytest
 
 from src.errors import InvalidSchema, InvalidValue
 from src.text.grammar import GrammarCompiler, source_of
-from src.text.thinking import MARKS, Phase
+from src.text.output.thinking import THINK_TAGS, Phase
 from src.text.tools import FORMATS
 from src.text.tools.call import Call, Function
 from src.text.tools.lark import Lark, Token, Want
-from tests.marked_tokenizer import MarkedTokenizer
+from tests.support.marked_tokenizer import MarkedTokenizer
 
 STRICT = Function(
     "get_weather",
@@ -151,7 +151,7 @@ def test_a_call_in_the_midst_of_text_is_held_to_its_schema_too(name, vocabulary,
 def test_reasoning_comes_first_and_the_call_behind_it_is_held(held, forced, phase, thought):
     if held.name == "harmony":
         thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant" if thought else ""
-    source = held.source(forced=forced, marks=MARKS[0], phase=phase)
+    source = held.source(forced=forced, marks=THINK_TAGS[0], phase=phase)
     assert held.allows(source, thought + held.text(CALLS[:1]))
     assert not held.allows(source, thought + held.text(WRONG[:1]))
     assert held.allows(source, thought + held.content("hi")) == (not forced)

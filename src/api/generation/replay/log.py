@@ -1,6 +1,6 @@
-"""One answer's events in a file: appended by one writer, read by many, in any process. Knows no request and no runner.
+"""One answer's events in a file: appended by one writer, read by many, in any process.
 
-Who is there is told by locks on files, which end with their process: the writer's on the log, the readers' beside it.
+Locks on files, which end with their process, show who is there: the writer's on the log, the readers' beside it.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import ClassVar
 import msgspec
 from gevent.event import Event
 
-from src.api.render import Wants
+from src.api.render.base import ResponseOptions
 from src.protocol import Delta, Ended, Failed, Finished, Generate, Message, Started, decode, encode
 
 
-class Opened(Message, frozen=True, kw_only=True):
+class LogHeader(Message, frozen=True, kw_only=True):
     """The first line."""
 
     id: str  # of the completion
@@ -28,19 +28,22 @@ class Opened(Message, frozen=True, kw_only=True):
     digest: str  # of route and body
     route: str
     stream: bool
+    request_bytes: int = 0  # of its request, which the second line will hold
 
 
-class Asked(Message, frozen=True, kw_only=True):
-    """The second: all that another runner or worker needs to go on."""
+class LogRequest(Message, frozen=True, kw_only=True):
+    """The second line: all that another runner or worker needs to continue."""
 
     model: str
     fingerprint: str
     request: Generate
-    wants: Wants
+    wants: ResponseOptions
 
 
-Line = Opened | Asked | Started | Delta | Ended | Finished | Failed
+Line = LogHeader | LogRequest | Started | Delta | Ended | Finished | Failed
 FIRST_LINE_BYTES = 2048
+LAST_LINE_BYTES = 2048  # of an answer that has ended
+PIECE = 256 * 1024  # bytes that are read at once: to decode more would keep other clients waiting
 
 
 class Log:
@@ -56,13 +59,13 @@ class Log:
         self._read = 0  # bytes
 
     @classmethod
-    def create(cls, folder: Path, opened: Opened) -> bool:
+    def create(cls, folder: Path, header: LogHeader) -> bool:
         """False where there is one already."""
-        new = folder.with_name(f".{opened.id}")
+        new = folder.with_name(f".{header.id}")
         new.mkdir(mode=0o700, parents=True)
         (new / "readers").touch(0o600)
         (new / "log").touch(0o600)
-        (new / "log").write_bytes(encode(opened))
+        (new / "log").write_bytes(encode(header))
         try:
             new.rename(folder)
         except OSError:  # a folder that is not empty is never replaced
@@ -101,6 +104,18 @@ class Log:
         news.set()
         news.clear()
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self._file).st_size
+
+    def has_ended(self) -> bool:
+        """Whether the answer is whole."""
+        size = self.size
+        data = os.pread(self._file, LAST_LINE_BYTES, max(0, size - LAST_LINE_BYTES))
+        *_, last, rest = [b"", b"", *data.split(b"\n")]
+        return not rest and last.startswith(b"{") and isinstance(decode(last + b"\n", Line), Finished)
+
     def has_readers(self) -> bool:
         try:
             fcntl.flock(self._readers, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,20 +139,23 @@ class Log:
         finally:
             fcntl.flock(self._readers, fcntl.LOCK_UN)
 
-    def first_line(self) -> Opened:
+    def first_line(self) -> LogHeader:
         line, newline, _ = os.pread(self._file, FIRST_LINE_BYTES, 0).partition(b"\n")
-        opened: Opened = decode(line + newline, Opened)
-        return opened
+        header: LogHeader = decode(line + newline, LogHeader)
+        return header
 
     def read(self) -> list[Line]:
-        """The lines since the last time."""
-        size = os.fstat(self._file).st_size
-        lines, used = _whole(os.pread(self._file, max(0, size - self._read), self._read))
-        self._read += used
-        return lines
+        """The lines since the last time, or the first of many."""
+        left, piece = self.size - self._read, PIECE
+        while True:
+            lines, used = _whole(os.pread(self._file, max(0, min(piece, left)), self._read))
+            if used or piece >= left:
+                self._read += used
+                return lines
+            piece *= 2  # a line may be longer
 
     def wait(self, seconds: float) -> None:
-        """Till there may be more. The lines of another process are looked for, not told."""
+        """Until there may be more. Nothing announces the lines of another process: they are looked for."""
         self._news.get(self.folder, Event()).wait(seconds)
 
     def is_orphaned(self) -> bool:
@@ -153,16 +171,21 @@ class Log:
 
 
 def _whole(data: bytes) -> tuple[list[Line], int]:
-    """The lines that count, and how many bytes they take. The last words of a choice count together with its end."""
+    """The lines that count, and how many bytes they take. The last Delta of a choice counts together with its end."""
     end = data.rfind(b"\n") + 1
-    found = [line + b"\n" for line in data[:end].split(b"\n")[:-1]]
-    lines: list[Line] = [decode(line, Line) for line in found]
+    encoded = [line + b"\n" for line in data[:end].split(b"\n")[:-1]]
+    lines: list[Line] = [decode(line, Line) for line in encoded]
     if lines and isinstance(last := lines[-1], Delta) and last.last:
-        end -= len(found[-1])
+        end -= len(encoded[-1])
         lines.pop()
     return lines, end
 
 
-def digest(route: str, body: dict[str, object]) -> str:
-    """Of what is asked, whatever the order of its fields."""
-    return hashlib.sha256(route.encode() + b"\0" + msgspec.json.encode(body, order="sorted")).hexdigest()
+def canonical(body: dict[str, object]) -> bytes:
+    """A request, the same whatever the order of its fields."""
+    return msgspec.json.encode(body, order="sorted")
+
+
+def digest(route: str, body: bytes) -> str:
+    """`body`: canonical."""
+    return hashlib.sha256(route.encode() + b"\0" + body).hexdigest()

@@ -1,0 +1,85 @@
+"""Responses that later ones may continue: files in the private folder, shared by all workers, as many and as large as the settings allow.
+
+They end with the server. Each owner has a folder of its own.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import msgspec
+
+from src.api.generation.shares import Kept, surplus
+
+_ID = re.compile(r"resp_[0-9a-f]{32}")
+
+
+class Stored(msgspec.Struct):
+    response: dict[str, Any]
+    items: list[dict[str, Any]]  # what the model sees of input and output, of this response and of those before it
+
+
+class ResponseStore:
+    def __init__(self, folder: Path, most: int, size: int) -> None:
+        """`most`: responses kept, of `size` bytes in all. 0: none, and nothing is written. For what goes first see surplus()."""
+        self._folder = folder
+        self._most, self._size = most, size
+
+    @property
+    def keeps(self) -> bool:
+        return self._most > 0
+
+    def put(self, id: str, owner: str, stored: Stored) -> None:
+        """`owner`: of the API key that it belongs to; "" where there are none. One that is larger than all may be is not kept."""
+        encoded = msgspec.json.encode(stored)
+        if len(encoded) > self._size:
+            return
+        path = self._path(id, owner)
+        for folder in (self._folder, path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_bytes(encoded)
+        beside.replace(path)  # another worker never reads half of it
+        for kept in surplus(list(self._kept()), self._most, self._size):
+            kept.path.unlink(missing_ok=True)  # another worker may have been faster
+
+    def get(self, id: str, owner: str) -> Stored | None:
+        """None where there is none, or it is somebody else's."""
+        if not _ID.fullmatch(id):  # it would be a path
+            return None
+        try:
+            return msgspec.json.decode(self._path(id, owner).read_bytes(), type=Stored)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, id: str, owner: str) -> bool:
+        """Whether it was there."""
+        if not _ID.fullmatch(id):
+            return False
+        try:
+            self._path(id, owner).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _path(self, id: str, owner: str) -> Path:
+        return self._folder / hashlib.sha256(owner.encode()).hexdigest() / id
+
+    def _kept(self) -> Iterator[Kept]:
+        for folder in self._folder.iterdir():
+            for path in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    stat = path.stat()
+                    if _ID.fullmatch(path.name):
+                        yield Kept(path, folder.name, stat.st_mtime_ns, stat.st_size)
+
+
+def response_store() -> ResponseStore:
+    """The app's."""
+    store: ResponseStore = flask.current_app.extensions["response_store"]
+    return store

@@ -1,0 +1,51 @@
+"""POST /v1/tokenize, /v1/detokenize, /v1/chat/template; the first two also where vLLM has them, with its fields and answers."""
+
+from typing import Any
+
+import flask
+
+from src.api.access.scopes import sharer
+from src.api.body import accept, check, read_body
+from src.api.gateway import gateway, json_response
+from src.api.generation.query import ask_once, tokens_of
+from src.api.schema.chat import ChatRequest
+from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
+from src.protocol import ChatPrompt, Detokenize, Detokenized, TextPrompt, Tokenized
+
+blueprint = flask.Blueprint("tokens", __name__)
+
+
+@blueprint.post("/v1/tokenize")
+@blueprint.post("/tokenize")
+def tokenize() -> flask.Response:
+    """Of a text or of a chat, however long."""
+    body = read_body()
+    request = check(TokenizeChatRequest, body) if "messages" in body else check(TokenizeTextRequest, body)
+    prompt = _prompt(request) if isinstance(request, TokenizeChatRequest) else TextPrompt(text=request.prompt)
+    names = bool(request.return_token_strs)
+    tokenized = tokens_of(request.model, prompt, add_bos=request.add_special_tokens is not False, names=names)
+    return json_response({**_counts(tokenized), "token_strs": tokenized.names if names else None})
+
+
+@blueprint.post("/v1/detokenize")
+@blueprint.post("/detokenize")
+def detokenize() -> flask.Response:
+    request = accept(DetokenizeRequest)
+    detokenized: Detokenized = ask_once(request.model, Detokenize(tokens=request.tokens, key=sharer()))
+    return json_response({"prompt": detokenized.text})
+
+
+@blueprint.post("/v1/chat/template")
+def template() -> flask.Response:
+    """What a chat completion with this body would give the model to go on with."""
+    request = accept(ChatRequest)
+    tokenized = tokens_of(request.model, _prompt(request))
+    return json_response({"prompt": tokenized.text, **_counts(tokenized)})
+
+
+def _prompt(request: ChatRequest) -> ChatPrompt:
+    return request.chat(gateway().settings).prompt()
+
+
+def _counts(tokenized: Tokenized) -> dict[str, Any]:
+    return {"count": len(tokenized.tokens), "max_model_len": tokenized.context_length, "tokens": tokenized.tokens}

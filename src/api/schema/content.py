@@ -1,0 +1,182 @@
+"""What a message is made of in every API, each form to the parts of a Chat. Here, and nowhere else, other media are refused.
+
+To add a content type: its part in conversation.py, its forms here, and the rendering in Message.as_dict().
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+
+from src.api.schema.conversation import Reasoning, Text, ToolCall, ToolResult, arguments_of
+from src.api.schema.fields import AsList, AsString, ByShape, Name, Strict, unsupported
+from src.api.schema.limits import AtMost
+from src.errors import UnsupportedContent
+
+MEDIA = ("image", "audio", "video", "file", "document")  # a type of part has one of them in its name
+AS_TEXT, AS_REFUSAL, AS_MEDIUM = "as text", "as refusal", "as medium"
+
+
+def _refuse(part: Any) -> Any:
+    """What it points to is never fetched."""
+    raise unsupported(UnsupportedContent, f"is of type {_type_of(part)[:64]!r}; this server accepts text only")
+
+
+# Left out of the JSON schemas: the document lists what is accepted.
+Medium = Annotated[SkipJsonSchema[Any], BeforeValidator(_refuse), Tag(AS_MEDIUM)]
+
+
+def _type_of(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+
+
+def _by_type(tag: Callable[[str], str]) -> Discriminator:
+    """`tag` of a part's type; a part without one is checked as text, which says what it lacks."""
+
+    def tag_of(part: Any) -> str:
+        kind = _type_of(part)
+        return tag(kind) if isinstance(kind, str) else AS_TEXT
+
+    return Discriminator(tag_of)
+
+
+def _is_medium(kind: str) -> bool:
+    return any(word in kind for word in MEDIA)
+
+
+NULLABLE: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+Said = Annotated[str, BeforeValidator(lambda text: "" if text is None else text), WithJsonSchema(NULLABLE)]
+
+
+# OpenAI's chats
+
+
+class ChatText(Strict):
+    type: Literal["text", "input_text", "output_text", "refusal"]
+    text: Said = Field(validation_alias=AliasChoices("text", "refusal"))
+
+
+ChatPart = Annotated[Annotated[ChatText, Tag(AS_TEXT)] | Medium, _by_type(lambda kind: AS_MEDIUM if _is_medium(kind) else AS_TEXT)]
+ChatContent = Annotated[Annotated[str, AsString] | Annotated[list[ChatPart], AtMost("max_content_parts"), AsList], ByShape]
+
+NotEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+class CalledFunction(Strict):
+    name: NotEmpty
+    arguments: str | dict[str, Any] | None = None  # JSON
+
+
+class ChatToolCall(Strict):
+    id: NotEmpty
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    def part(self) -> ToolCall:
+        return ToolCall(self.id, self.function.name, arguments_of(self.function.arguments))
+
+
+# OpenAI's Responses
+
+
+class ResponseText(Strict):
+    type: Literal["input_text", "output_text", "text"]
+    text: Said
+    annotations: Any = None
+    logprobs: Any = None
+
+
+class ResponseRefusal(Strict):
+    type: Literal["refusal"]
+    refusal: Said
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+def _response_tag(kind: str) -> str:
+    return AS_REFUSAL if kind == "refusal" else AS_MEDIUM if _is_medium(kind) else AS_TEXT
+
+
+ResponsePart = Annotated[
+    Annotated[ResponseText, Tag(AS_TEXT)] | Annotated[ResponseRefusal, Tag(AS_REFUSAL)] | Medium, _by_type(_response_tag)
+]
+ResponseContent = Annotated[Annotated[str, AsString] | Annotated[list[ResponsePart], AtMost("max_content_parts"), AsList], ByShape]
+
+
+# Anthropic's Messages
+
+
+class TextBlock(Strict):
+    type: Literal["text"]
+    text: Said
+    cache_control: Any = None  # prompts are cached without being asked
+    citations: Any = None
+
+    def part(self) -> Text:
+        return Text(self.text)
+
+
+class ThinkingBlock(Strict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+    def part(self) -> Reasoning:
+        return Reasoning(self.thinking)
+
+
+class RedactedThinkingBlock(Strict):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+class ToolUseBlock(Strict):
+    type: Literal["tool_use"]
+    id: Name
+    name: Name
+    input: dict[str, Any]
+    cache_control: Any = None
+
+    def part(self) -> ToolCall:
+        return ToolCall(self.id, self.name, arguments_of(self.input))
+
+
+KNOWN_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
+TextOnly = Annotated[Annotated[TextBlock, Tag(AS_TEXT)] | Medium, _by_type(lambda kind: AS_TEXT if kind in KNOWN_BLOCKS else AS_MEDIUM)]
+TextBlocks = Annotated[Annotated[str, AsString] | Annotated[list[TextOnly], AtMost("max_content_parts"), AsList], ByShape]
+
+
+class ToolResultBlock(Strict):
+    type: Literal["tool_result"]
+    tool_use_id: Name
+    content: TextBlocks | None = None
+    is_error: bool | None = None
+    cache_control: Any = None
+
+    def part(self) -> ToolResult:
+        return ToolResult(self.tool_use_id, texts(self.content))
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag(AS_TEXT)]
+    | Annotated[ThinkingBlock, Tag("as thinking")]
+    | Annotated[RedactedThinkingBlock, Tag("as redacted_thinking")]
+    | Annotated[ToolUseBlock, Tag("as tool_use")]
+    | Annotated[ToolResultBlock, Tag("as tool_result")]
+    | Medium,
+    _by_type(lambda kind: f"as {kind}" if kind in KNOWN_BLOCKS else AS_MEDIUM),
+]
+BlockContent = Annotated[Annotated[str, AsString] | Annotated[list[Block], AtMost("max_content_parts"), AsList], ByShape]
+
+
+# What they have in common
+
+
+def texts(content: str | list[Any] | None) -> tuple[Text, ...]:
+    """A content that is text alone, as parts: one at least, so that an empty content stays one."""
+    if content is None or isinstance(content, str):
+        return (Text(content or ""),)
+    return tuple(Text(part.text) for part in content) or (Text(""),)

@@ -1,0 +1,235 @@
+"""The processes that compute strangers' templates and grammars: bounded, replaced, and gone with the one who asks."""
+
+import gc
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from src.errors import ChatTemplateTooCostly
+from src.text.child_process import ChildFailed, ChildNotStarted, ChildProcess, ChildTimedOut
+from src.text.grammar.matcher import Refused
+from src.text.grammar.process import CompilerProcess
+from src.text.grammar.vocabulary import Vocabulary
+from src.text.template.process import RendererProcess
+from src.text.tokenizer.base import ByteTokenizer
+
+LARGE = "x" * (1 << 20)  # more than a pipe holds
+
+
+class Renderer(RendererProcess):
+    too_long = ChatTemplateTooCostly, "TEMPLATE_SECONDS"
+    died = ChatTemplateTooCostly, "ends"
+
+    def __init__(self) -> None:
+        super().__init__("{{ text }}", "", "", 0.2)
+
+    def use(self, text: str = "a") -> None:
+        assert self.render({"text": text}) == text
+
+
+class Compiler(CompilerProcess):
+    too_long = Refused, "GRAMMAR_COMPILE_SECONDS"
+    died = Refused, "too complex"
+
+    def __init__(self) -> None:
+        super().__init__(Vocabulary.of(ByteTokenizer()), 2.0)
+
+    def use(self, text: str = "a") -> None:
+        self.check(f'start: "a" // {text}', 2.0)
+
+
+User = Renderer | Compiler
+
+
+@pytest.fixture(params=[Renderer, Compiler])
+def user(request, monkeypatch) -> Iterator[User]:
+    monkeypatch.setenv("API_KEY", "a-secret")
+    user = request.param()
+    user.use()
+    yield user
+    user.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_process_has_no_files_no_secrets_no_children_and_leaves_no_core(user):
+    limits = Path(f"/proc/{user.pid}/limits").read_text()
+    for name in ("open files", "file size", "processes", "core file size"):
+        assert re.search(rf"^Max {name} +0 +0 ", limits, re.MULTILINE), name
+    environment = psutil.Process(user.pid).environ()
+    assert set(environment) <= {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TZ", "LC_CTYPE"}
+
+
+def test_its_memory_is_bounded(user):
+    process = psutil.Process(user.pid)
+    soft, _ = process.rlimit(psutil.RLIMIT_AS)
+    assert process.memory_info().vms < soft < process.memory_info().vms + (1 << 30) + (1 << 28)
+
+
+def test_its_standard_error_is_no_log(user):
+    assert os.readlink(f"/proc/{user.pid}/fd/2") == "/dev/null"
+
+
+@pytest.mark.parametrize("text", ["a", LARGE], ids=["small", "larger than the pipe"])
+def test_one_that_hangs_is_replaced(user, text):
+    before = user.pid
+    os.kill(before, signal.SIGSTOP)
+    kind, reason = user.too_long
+    with pytest.raises(kind, match=reason):
+        user.use(text)
+    assert is_gone(before)
+    user.use()
+    assert user.pid != before
+
+
+def test_one_that_dies_is_replaced(user):
+    before = user.pid
+    os.kill(before, signal.SIGKILL)
+    kind, reason = user.died
+    with pytest.raises(kind, match=reason):
+        user.use()
+    user.use()
+    assert user.pid != before
+
+
+def test_one_that_uses_up_its_processor_time_took_too_long(user):
+    os.kill(user.pid, signal.SIGPROF)
+    kind, reason = user.too_long
+    with pytest.raises(kind, match=reason):
+        user.use()
+
+
+def test_an_interrupt_of_the_terminal_does_not_end_it(user):
+    os.kill(user.pid, signal.SIGINT)
+    before = user.pid
+    user.use()
+    assert user.pid == before
+
+
+def test_threads_get_their_own_answers():
+    renderer = Renderer()
+    threads = [threading.Thread(target=lambda text=str(number): [renderer.use(text) for _ in range(50)]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    renderer.use()
+    renderer.close()
+
+
+@pytest.mark.parametrize("make", [Renderer, Compiler])
+def test_one_that_nobody_holds_any_more_ends(make):
+    user = make()
+    user.use()
+    pid = user.pid
+    del user
+    gc.collect()
+    wait_until(lambda: is_gone(pid))
+
+
+def test_closing_ends_it_and_a_question_starts_another(user):
+    before = user.pid
+    user.close()
+    assert user.pid is None
+    assert is_gone(before)
+    user.use()
+
+
+CHILD = """
+from src.text.child_process import detach, serve
+def setup(data):
+    return data * 2, {answer}
+if {starts}:
+    detach()
+    serve(setup)
+"""
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch) -> Iterator[Callable[..., ChildProcess]]:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made = []
+
+    def make(answer: str = "lambda data: data", starts: bool = True) -> ChildProcess:
+        (tmp_path / "a_child.py").write_text(CHILD.format(answer=answer, starts=starts))
+        made.append(ChildProcess("a_child", b"ab"))
+        return made[-1]
+
+    yield make
+    for process in made:
+        process.close()
+
+
+def test_the_setup_is_answered_once_a_process(child):
+    process = child()
+    assert process.start() == process.start() == b"abab"
+    before = process.pid
+    assert process.ask(b"x", 20) == b"x"
+    assert process.pid == before
+
+
+def test_an_answer_larger_than_asked_for_ends_the_process(child):
+    process = child("lambda data: data * 10")
+    assert process.ask(b"x", 20, 10) == b"x" * 10
+    with pytest.raises(ChildFailed):
+        process.ask(b"xx", 20, 10)
+    assert process.pid is None
+
+
+def test_an_error_in_the_child_ends_it(child):
+    process = child("lambda data: 1 / len(data)")
+    with pytest.raises(ChildFailed):
+        process.ask(b"", 20)
+
+
+def test_one_that_does_not_start_says_so(child):
+    with pytest.raises(ChildNotStarted):
+        child(starts=False).ask(b"x", 20)
+
+
+def test_a_question_has_a_time(child):
+    process = child("lambda data: __import__('time').sleep(60)")
+    process.start()
+    with pytest.raises(ChildTimedOut):
+        process.ask(b"x", 0.05)
+
+
+def test_a_question_that_is_interrupted_leaves_no_answer_to_the_next(child):
+    process = child("lambda data: __import__('time').sleep(data == b'slow') or data")
+    process.start()
+    main = threading.main_thread().ident
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1))
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            process.ask(b"slow", 20)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert process.ask(b"next", 20) == b"next"
+
+
+def test_a_program_that_is_not_there_does_not_start():
+    with pytest.raises(ChildNotStarted):
+        ChildProcess("no_such_module", b"").start()

@@ -1,0 +1,1 @@
+"""What developers run: benchmarks, soak tests, agreement between engines, the conformance matrix."""

@@ -57,5 +57,6 @@ def test_it_is_listed_as_a_model_for_embeddings(server):
     ],
 )
 def test_it_writes_no_text(server, path, body):
-    response = server.client()._client.post(f"{server.url}{path}", json={"model": "mean", **body})
+    with server.http() as http:
+        response = http.post(path, json={"model": "mean", **body})
     check_error(response, 400, "unsupported_parameter", "model", told="/v1/embeddings")

@@ -226,7 +226,9 @@ def test_what_a_hub_says_is_bounded_and_steers_no_terminal(hub, folder, source):
         status, told = folder.download(repo, "--source", source)
         line = told.splitlines()[-1]
         assert (status, folder.models()) == (1, {})
-        assert "download_model.py: " in line and len(line) < 1100 and line.isprintable(), line
+        assert "download_model.py: " in line
+        assert len(line) < 1100
+        assert line.isprintable(), line
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "-x", "", "x" * 101])

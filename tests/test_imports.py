@@ -119,7 +119,7 @@ ALLOWED = {
     },
     "engines.vllm": {"engines.vllm", "engines.base", "engines.finite", "engines.job_queue", "hf_folder", "sampling", "errors"},
     "runner": {"runner", "engines.base", "engines.finite", "text", "protocol", "sampling", "errors", "settings", "logs"},
-    "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
+    "runner.__main__": {"runner", "engines", "engines.base", "hf_folder", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "manager": {
         *("manager", "catalog", "engines", "engines.base", "protocol", "client"),
         *("download.errors", "download.reference", "errors", "settings", "logs", "systemd", "rundir", "peer", "host_names"),

@@ -50,6 +50,7 @@ _TRACEBACK_ESCAPES = {code: text for code, text in _ESCAPES.items() if chr(code)
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR")
 LEVEL_FILE = "log_level"  # in RUN_DIR
 LOOK_SECONDS = 1.0
+PIECES = 8  # files that a log may have when it is as large as it may be; the oldest goes
 
 
 class _Now:
@@ -62,13 +63,15 @@ class _Now:
 
 
 class LogFile(ConcurrentTimedRotatingFileHandler):
-    """One log file that starts anew at midnight, safe with several processes writing to it."""
+    """One log file that starts anew at midnight or when it is large, safe with several processes writing to it."""
 
     failure_told = False  # one word about a full disk or a lost folder is enough for all files
 
-    def __init__(self, path: Path, retention_days: int, when: str = "midnight") -> None:
-        self._folder, self._retention_days = path.parent, retention_days  # the base class may roll over at once
-        super().__init__(path, when=when, encoding="utf-8", unicode_error_policy="replace")
+    def __init__(self, path: Path, retention_days: int, max_bytes: int = 0, when: str = "midnight") -> None:
+        """`max_bytes`: of this log with its older files; 0: unlimited."""
+        self._path, self._folder, self._retention_days, self._max_bytes = path, path.parent, retention_days, max_bytes
+        # The base class may roll over at once.
+        super().__init__(path, when=when, encoding="utf-8", unicode_error_policy="replace", maxBytes=max_bytes // PIECES)
 
     def format(self, record: logging.LogRecord) -> str:
         return _layout(record.getMessage())
@@ -77,6 +80,8 @@ class LogFile(ConcurrentTimedRotatingFileHandler):
         super().doRollover()
         # The base class can count files, but a log without a line a day would then be kept for longer than the days set.
         remove_old(self._folder, self._retention_days)
+        if self._max_bytes:
+            _remove_surplus(self._path, self._max_bytes - self._max_bytes // PIECES)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         _tell_failure(self._folder, sys.exc_info()[1])
@@ -90,9 +95,9 @@ class LogFile(ConcurrentTimedRotatingFileHandler):
 class LateFile(logging.Handler):
     """A log file that may not be there yet: a folder that cannot be made or written to at the start may be able to be later."""
 
-    def __init__(self, path: Path, retention_days: int) -> None:
+    def __init__(self, path: Path, retention_days: int, max_bytes: int) -> None:
         super().__init__()
-        self._path, self._retention_days = path, retention_days
+        self._path, self._retention_days, self._max_bytes = path, retention_days, max_bytes
         self._file: LogFile | None = None
         self._try_at = 0.0  # in time.monotonic() seconds
         self._open()
@@ -111,7 +116,7 @@ class LateFile(logging.Handler):
     def _open(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = LogFile(self._path, self._retention_days)
+            self._file = LogFile(self._path, self._retention_days, self._max_bytes)
         except OSError as error:
             self._try_at = time.monotonic() + LOOK_SECONDS
             _tell_failure(self._path.parent, error)
@@ -189,7 +194,7 @@ def _add_files(settings: Settings) -> None:
 
 
 def _add_file(settings: Settings, name: str, wanted: "Callable[[Record], bool]") -> None:
-    sink = LateFile(settings.log_path / f"{name}.log", settings.log_retention_days)
+    sink = LateFile(settings.log_path / f"{name}.log", settings.log_retention_days, settings.log_max_bytes)
     layout = _json_line if settings.log_format == "json" else _text_of(_FILE_LINE)
     # enqueue would hang gevent's workers (loguru#284); diagnose would print local variables, prompts among them.
     logger.add(sink, level=0, format=layout, filter=wanted, enqueue=False, backtrace=False, diagnose=False, catch=True)
@@ -264,6 +269,19 @@ def remove_old(folder: Path, retention_days: int) -> None:
         if found and found[1] < oldest.isoformat():
             with suppress(OSError):
                 path.unlink()
+
+
+def _remove_surplus(path: Path, most: int) -> None:
+    """Of the older files of a log keep the newest, of `most` bytes in all."""
+    older = []
+    for each in path.parent.glob(f"{path.name}.*"):
+        with suppress(OSError):
+            older.append((each.stat().st_mtime_ns, each.stat().st_size, each))
+    for _, size, each in sorted(older, reverse=True):
+        most -= size
+        if most < 0:
+            with suppress(OSError):
+                each.unlink()
 
 
 def _tell_failure(folder: Path, error: BaseException | None) -> None:

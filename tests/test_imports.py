@@ -22,6 +22,7 @@ API_BELOW = {
     "logs",
     "catalog",
     "keys",
+    "host_names",
 }  # what any room of api may use
 ALLOWED = {
     "settings": {"settings", "errors", "secret_files"},
@@ -33,6 +34,7 @@ ALLOWED = {
     "protocol": {"protocol", "errors", "sampling"},
     "protocol.generation": {"protocol", "engines.base", "errors", "sampling"},
     "peer": set(),
+    "host_names": set(),
     "protocol.listen": {"protocol", "peer"},
     "client": {"client", "protocol", "errors", "peer"},
     "catalog": {"catalog", "errors", "hf_folder", "sampling"},
@@ -48,7 +50,7 @@ ALLOWED = {
     "gunicorn": set(),
     "process_limits": set(),
     "gunicorn.gunicorn_log": {"terminal"},
-    "gunicorn.connection": {"errors", "gunicorn.crowd"},
+    "gunicorn.connection": {"client.hangup", "errors", "gunicorn.crowd"},
     "gunicorn.crowd": set(),
     "gunicorn.health": set(),
     "gunicorn.tls": {"gunicorn.crowd"},
@@ -117,10 +119,10 @@ ALLOWED = {
     },
     "engines.vllm": {"engines.vllm", "engines.base", "engines.finite", "engines.job_queue", "hf_folder", "sampling", "errors"},
     "runner": {"runner", "engines.base", "engines.finite", "text", "protocol", "sampling", "errors", "settings", "logs"},
-    "runner.__main__": {"runner", "engines", "engines.base", "text", "protocol", "sampling", "errors", "settings", "logs"},
+    "runner.__main__": {"runner", "engines", "engines.base", "hf_folder", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "manager": {
         *("manager", "catalog", "engines", "engines.base", "protocol", "client"),
-        *("download.errors", "download.reference", "errors", "settings", "logs", "systemd", "rundir", "peer"),
+        *("download.errors", "download.reference", "errors", "settings", "logs", "systemd", "rundir", "peer", "host_names"),
     },
 }
 MODEL_LIBRARIES = {"llama_cpp", "mlx", "mlx_lm", "vllm", "torch", "transformers", "tokenizers", "numpy", "jinja2.sandbox"}

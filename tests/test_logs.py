@@ -262,6 +262,17 @@ def test_logs_older_than_the_days_set_are_removed_at_the_rollover(tmp_path):
     assert (tmp_path / f"app.log.{day(1)}").read_text() == "yesterday's\n"
 
 
+def test_a_flood_writes_no_more_than_the_bytes_set_and_the_newest_lines_stay(tmp_path):
+    configure(tmp_path, log_max_bytes=80_000)
+    logs.audit.info("before the flood")
+    for number in range(3000):
+        logs.write(logs.requests, id=number, route="x" * 100)
+    files = list(tmp_path.glob("api_requests.log*"))
+    assert 40_000 < sum(file.stat().st_size for file in files) <= 80_000
+    assert "id=2999 " in read(tmp_path, "api_requests")
+    assert logs_with(tmp_path, "before the flood") == {"app", "audit"}
+
+
 WRITER = """
 import sys, time
 if sys.argv[2] == "greenlets":
@@ -273,7 +284,7 @@ from src import logs
 
 logger.remove()
 logger.configure(extra={"process": "writer", "log": "app"})
-logger.add(logs.LogFile(Path(sys.argv[1], "app.log"), 1, when="S"), format=logs._FILE_LINE)
+logger.add(logs.LogFile(Path(sys.argv[1], "app.log"), 1, int(sys.argv[3]), when="S"), format=logs._FILE_LINE)
 
 def write(writer, lines):
     for number in range(lines):
@@ -292,7 +303,8 @@ else:
 @pytest.mark.parametrize("kinds", [["plain"] * 4, ["greenlets", "greenlets", "plain", "plain"]], ids=["processes", "greenlets"])
 def test_processes_that_write_at_once_lose_no_line_and_tear_none(tmp_path, kinds):
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), kind], cwd=ROOT, stderr=subprocess.PIPE, text=True) for kind in kinds
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), kind, "4000000"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for kind in kinds
     ]
     assert [(writer.communicate(timeout=100)[1], writer.returncode) for writer in writers] == [("", 0)] * 4
     files = list(tmp_path.glob("app.log*"))

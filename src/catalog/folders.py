@@ -95,8 +95,10 @@ def _current(snapshots: Path, revisions: list[Path], stamps: Stamps) -> Path:
     """Of the revisions in a hub's cache the one that its "main" is, else the newest."""
     main = snapshots.parent / "refs" / "main"
     try:
-        stamps.look(main)
-        commit = main.read_text(encoding="ascii")[:100].strip()
+        if not stat.S_ISREG(stamps.look(main).st_mode):  # a pipe would be waited for
+            raise FileNotFoundError
+        with main.open(encoding="ascii") as file:
+            commit = file.read(100).strip()
     except (OSError, UnicodeError):
         commit = ""
     return max(revisions, key=lambda path: (path.name == commit, path.stat().st_mtime_ns, path.name))

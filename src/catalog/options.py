@@ -7,6 +7,7 @@ temperature = 0.7
 """
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ else:
     import tomli as tomllib
 
 FILE = "models.toml"
+MAX_BYTES = 2**20
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -106,7 +108,7 @@ def read_options(folder: Path) -> dict[str, ModelOptions]:
     """
     path = folder / FILE
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(_read(path))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -119,6 +121,17 @@ def read_options(folder: Path) -> dict[str, ModelOptions]:
         for file in model.files:
             _check_inside(path, name, file)
     return options
+
+
+def _read(path: Path) -> str:
+    """Raises OSError, UnicodeError, and SettingsError of what never ends, never begins, or is none of an operator's."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+        raise SettingsError(f"{path} cannot be read: it is not a regular file")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise SettingsError(f"{path} is larger than {MAX_BYTES:,} bytes")
+    return data.decode()
 
 
 def _options(path: Path, name: str, table: Any) -> ModelOptions:
@@ -164,5 +177,5 @@ def _check_inside(path: Path, name: str, file: Path) -> None:
     place = path.parent / file
     if file.is_absolute() or ".." in file.parts:
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: expected a path inside the models folder')
-    if not os.path.exists(place):  # also of what no path can be
+    if not (os.path.isfile(place) or os.path.isdir(place)):  # also of what no path can be; a pipe would be waited for
         raise SettingsError(f'{path}: ["{name}"] {str(file)!r} is wrong: there is no such file in {path.parent}')

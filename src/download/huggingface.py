@@ -2,12 +2,14 @@
 
 import glob
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from src.download.errors import DownloadError
 from src.download.reference import Reference
@@ -65,13 +67,27 @@ def _fetch(listing: Listing, file: RemoteFile, folder: Path) -> None:
     part = folder / ".cache" / f"{hashlib.sha256(f'{file.path} {file.digest}'.encode()).hexdigest()[:32]}.incomplete"
     part.parent.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab") as opened:
+    with _Bounded(part, file) as opened:
         if opened.tell() > file.size:
             opened.truncate(0)
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # a compressed body could not be gone on from
         url = hf_hub_url(listing.repo, file.path, revision=listing.commit)
         http_get(url, opened, resume_size=opened.tell(), headers=headers, expected_size=file.size, displayed_filename=file.path)
     part.replace(target)
+
+
+class _Bounded(io.BufferedWriter):
+    """A file that takes no more bytes than the listing promised: room was looked for by that, and the client inflates what comes."""
+
+    def __init__(self, path: Path, file: RemoteFile) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        """Raises DownloadError."""
+        if self.tell() + len(memoryview(data)) > self._file.size:
+            raise DownloadError(f"{self._file.path} is larger than the {self._file.size:,} bytes that its listing has")
+        return super().write(data)
 
 
 @contextmanager

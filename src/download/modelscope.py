@@ -29,8 +29,8 @@ class ModelScope(Source):
     def fetch(self, listing: Listing, folder: Path) -> None:
         from modelscope.hub.snapshot_download import snapshot_download
 
-        # A comma would be read as the end of a pattern.
-        patterns = [glob.escape(file.path).replace(",", "?") for file in listing.files]
+        # A comma would be read as the end of a pattern. A question mark in its place would match a slash, and so another folder.
+        patterns = [glob.escape(file.path).replace(",", "[+--]") for file in listing.files]
         with _explained(listing.repo, listing.revision):
             snapshot_download(
                 listing.repo,

@@ -22,7 +22,7 @@ def keep_log(folder: Path) -> None:
 def english(error: BaseException) -> str:
     """The reason by the error's HTTP status, its system error, or else its kind."""
     with contextlib.suppress(OSError):  # a folder that cannot be written
-        _log.warning("%s: %s", type(error).__name__, error)
+        _log.warning("%s: %.2000s", type(error).__name__, repr(str(error))[1:-1])
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return f"HTTP {status} {_phrase(status)}".rstrip()

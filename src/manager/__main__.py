@@ -48,7 +48,7 @@ async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) ->
     await manager.folder.current()  # so that the first load begins before anyone can ask whether the server is healthy
     server = ManagerServer(manager, reporter, downloads, exposition)
     await server.bind(str(run_dir / "manager.sock"))
-    metrics = Listener(exposition.text)
+    metrics = Listener(exposition.text, settings.host_names)
     if address_of_metrics := settings.metrics_listen:
         await metrics.bind(*address_of_metrics)
     tasks = [

@@ -21,6 +21,7 @@ from src import logs
 from src.engines import engine_options, load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
+from src.hf_folder import read_template
 from src.protocol import (
     Detokenize,
     Embed,
@@ -188,7 +189,9 @@ def _tokenizer(model_path: str) -> Tokenizer:
 
 
 def _template(spec: RunnerSpec, tokenizer: Tokenizer, seconds: float) -> ChatTemplate | None:
-    source = Path(spec.chat_template).read_text(encoding="utf-8") if spec.chat_template else tokenizer.chat_template
+    source = read_template(Path(spec.chat_template)) if spec.chat_template else tokenizer.chat_template
+    if source is None and spec.chat_template:
+        raise ModelLoadFailed("the chat template that models.toml names is no file any more")
     return None if source is None else _compiled(source, tokenizer, seconds)
 
 

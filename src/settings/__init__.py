@@ -80,6 +80,7 @@ class Settings(Limits, Models, Server):
     log_dir: str = Field("logs", min_length=1, description="folder for the log files")
     enable_log_file: bool = Field(True, description="write log files in addition to the terminal")
     log_retention_days: int = Field(30, ge=1, description="days that a log file is kept")
+    log_max_bytes: int = Field(2**30, ge=0, description="bytes of each log with its older files; 0 = unlimited")
     temp_retention_days: int = Field(7, ge=1, description="days that an unfinished download is kept")
 
     @field_validator("rate_limit_storage")

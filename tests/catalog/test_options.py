@@ -1,10 +1,12 @@
 """models.toml is read as it is meant, and what is wrong in it is told with file, model, key, value and what was expected."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from src.catalog import read_options
+from src.catalog.options import MAX_BYTES
 from src.errors import SettingsError
 
 
@@ -90,3 +92,29 @@ def test_a_file_that_is_not_text_is_told(tmp_path):
     (tmp_path / "models.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="is not TOML"):
         read_options(tmp_path)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    path.write_text("#" * (MAX_BYTES + 1))
+
+
+@pytest.mark.parametrize("make", [pipe, endless, huge])
+def test_a_file_that_never_begins_or_never_ends_is_told_and_not_waited_for(tmp_path, make):
+    make(tmp_path / "models.toml")
+    with pytest.raises(SettingsError, match=r"is not a regular file|is larger than 1,048,576 bytes"):
+        read_options(tmp_path)
+
+
+@pytest.mark.parametrize("make", [pipe, endless])
+def test_a_file_that_it_names_is_a_file(tmp_path, make):
+    make(tmp_path / "t.jinja")
+    with pytest.raises(SettingsError, match="there is no such file"):
+        read_options(write(tmp_path, '["a"]\nchat_template = "t.jinja"'))

@@ -273,3 +273,11 @@ def test_a_lookup_takes_the_exact_name_and_never_a_path(tmp_path):
     put(tmp_path, "secret.gguf")
     models = Catalog(root).scan()
     assert not any(name in models for name in ("../secret", "X", "x.gguf", str(tmp_path / "secret.gguf"), ""))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_a_caches_reference_that_is_no_file_is_not_waited_for(tmp_path, make):
+    put(tmp_path, "models--o--x/snapshots/aaaa/x.gguf", content=gguf_bytes())
+    (tmp_path / "models--o--x" / "refs").mkdir()
+    make(tmp_path / "models--o--x" / "refs" / "main")
+    assert names(tmp_path) == ["x"]

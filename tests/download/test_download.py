@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.download_folder import Folder
-from tests.support.hub import Hub
+from tests.support.hub import LARGE, Hub
 from tests.support.model_files import gguf_bytes, safetensors_bytes
 from tests.support.server import wait_until
 
@@ -194,6 +194,41 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(hub, folder, path):
         assert (status, folder.models()) == (1, {})
         assert "which no model has: nothing was downloaded" in told
     assert not list(folder.path.parent.glob("evil*"))
+
+
+def test_no_comma_in_a_path_lets_the_client_write_elsewhere(hub, folder):
+    """ModelScope's client reads commas as the ends of patterns. It lists the repository anew, and joins what matches to the folder."""
+    models = folder.path
+    (models / "x.gguf").write_bytes(b"the operator's")
+    hub.repositories[REPO] = {"..,..,x.gguf": gguf_bytes()}
+    hub.second_listing[REPO] = {"..,..,x.gguf": gguf_bytes(), "../../x.gguf": b"evil"}
+    folder.download(REPO, "--source", "modelscope")
+    assert (models / "x.gguf").read_bytes() == b"the operator's"
+
+
+def test_a_file_that_is_larger_than_its_listing_has_it_is_not_written_on(hub, folder):
+    hub.repositories[REPO]["model.safetensors"] = WEIGHTS[:LARGE]
+    hub.longer[REPO] = {"model.safetensors": WEIGHTS}
+    status, told = folder.download(REPO, "--source", "huggingface")
+    assert (status, folder.models()) == (1, {})
+    assert f"model.safetensors is larger than the {LARGE:,} bytes that its listing has" in told
+    assert all(path.stat().st_size <= 12_000 for path in folder.path.rglob("*") if path.is_file())  # the other files' most
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_a_hub_says_is_bounded_and_steers_no_terminal(hub, folder, source):
+    above = "/".join(["\U0001f600" * 60] * 4)
+    hub.repositories["org/many"] = {f"{above}/{number}.gguf": gguf_bytes() for number in range(40)}
+    hub.repositories["org/refused"] = {"a.gguf": gguf_bytes()}
+    hub.status["a.gguf"] = 401
+    hub.message = "\x1b[2J\x9b2J\u202e evil"
+    for repo in ("org/many", "org/refused"):
+        status, told = folder.download(repo, "--source", source)
+        line = told.splitlines()[-1]
+        assert (status, folder.models()) == (1, {})
+        assert "download_model.py: " in line
+        assert len(line) < 1100
+        assert line.isprintable(), line
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x", "-x", "", "x" * 101])

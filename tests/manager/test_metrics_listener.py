@@ -32,7 +32,7 @@ async def asked(port: int, question: bytes = QUESTION) -> bytes:
 def run(test) -> None:
     async def main() -> None:
         port = free_port()
-        listener = Listener(text)
+        listener = Listener(text, {"metrics.lan"})
         await listener.bind("127.0.0.1", port)
         with contextlib.closing(listener):
             await asyncio.wait_for(test(port), 10)
@@ -65,5 +65,25 @@ def test_a_connection_ends_in_time_and_its_head_has_a_bound(said, monkeypatch):
 def test_only_get_is_answered():
     async def test(port: int) -> None:
         assert (await asked(port, QUESTION.replace(b"GET", b"PUT"))).startswith(b"HTTP/1.1 405 ")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9101", "localhost.evil.example", "127.0.0.1.nip.io", "localhost\r\nhost : evil.example"]
+)
+def test_no_page_reads_them_by_a_name_that_was_made_to_lead_here(host):
+    async def test(port: int) -> None:
+        answer = await asked(port, QUESTION.replace(b"localhost", host.encode()))
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"llm_up" not in answer
+
+    run(test)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9101", "[::1]:9101", "LOCALHOST.", "x.localhost", "host.docker.internal", "metrics.lan"])
+def test_this_machines_own_names_are_answered_and_those_that_are_allowed(host):
+    async def test(port: int) -> None:
+        assert (await asked(port, QUESTION.replace(b"localhost", host.encode()))).startswith(b"HTTP/1.1 200 ")
 
     run(test)

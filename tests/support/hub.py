@@ -26,6 +26,9 @@ class Hub:
         self.cut_after: dict[str, list[int]] = {}  # by path: bytes after which to break off, a number a request
         self.wrong: set[str] = set()  # paths of which other bytes are sent
         self.status: dict[str, int] = {}  # paths that are answered with this status
+        self.message = "as it was told"  # and with these words
+        self.second_listing: dict[str, dict[str, bytes]] = {}  # of a repository on ModelScope, from the second time on
+        self.longer: dict[str, dict[str, bytes]] = {}  # files that are sent in the place of those listed
         self.gate = threading.Event()  # bodies of large files wait for it half-way
         self.gate.set()
         self.at_gate = threading.Event()
@@ -123,13 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
             {"Name": path.rsplit("/", 1)[-1], "Path": path, "Size": len(data), "Type": "blob", "Sha256": hashlib.sha256(data).hexdigest()}
             for path, data in self.hub.repositories[repo].items()
         ]
+        self.hub.repositories[repo] = self.hub.second_listing.get(repo, self.hub.repositories[repo])
         self._json(200, {"Code": 200, "Data": {"Files": files}, "Success": True})
 
     def _file(self, repo: str, path: str, body: bool, *, hugging_face: bool) -> None:
         if status := self.hub.status.get(path) if body else None:
-            self._json(status, {"error": "as it was told", "Code": status, "Message": "as it was told"})
+            self._json(status, {"error": self.hub.message, "Code": status, "Message": self.hub.message})
             return
-        data = self.hub.repositories.get(repo, {}).get(path)
+        data = {**self.hub.repositories.get(repo, {}), **self.hub.longer.get(repo, {})}.get(path)
         if data is None:
             self._json(404, {"error": "Entry not found", "Code": 404, "Message": "Entry not found"}, X_Error_Code="EntryNotFound")
             return

@@ -11,9 +11,9 @@ import flask
 from src.api.access.address import address_of, is_loopback
 from src.api.gateway import client_socket
 from src.errors import HostNotAllowed, OriginNotAllowed
+from src.host_names import is_nobodys, name_of
 
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_\-, ]{0,2000}")
-HOST_OF_CONTAINERS = ("host.docker.internal", "host.containers.internal")  # Docker's and Podman's
 _EXPOSED = (
     "X-Request-ID, Retry-After, X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, "
     "X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Tokens"
@@ -67,26 +67,15 @@ class Browsers:
         on_loopback = client is None or is_loopback(local)
         if not host or "*" in self._hosts or not (on_loopback or self._hosts):
             return
-        name = re.sub(r":\d+$", "", host.lower()).removeprefix("[").removesuffix("]").removesuffix(".")
+        name = name_of(host)
         address = address_of(local)
         is_near = on_loopback or (address is not None and address.is_private)
-        known = name in ("localhost", local.lower()) or name in self._hosts or is_loopback(name) or (is_near and _is_nobodys(name))
+        known = name in ("localhost", local.lower()) or name in self._hosts or is_loopback(name) or (is_near and is_nobodys(name))
         if not known:
             raise HostNotAllowed("Host header not allowed. Use localhost, or add this name to ALLOWED_HOSTS.")
 
     def _allows(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins
-
-
-def _is_nobodys(name: str) -> bool:
-    """Whether no attacker can have a page under this name that is made to lead here afterwards.
-
-    Rebinding takes a name in a DNS zone of the attacker's. An address is no name. Browsers resolve what ends in .localhost to
-    loopback by themselves (RFC 6761, 6.3). The names that containers have for their host end in .internal, which ICANN keeps out of
-    the DNS, and this machine's own is in no zone but its owner's.
-    """
-    own = socket.gethostname().lower().removesuffix(".")
-    return address_of(name) is not None or name.endswith(".localhost") or name in (*HOST_OF_CONTAINERS, own)
 
 
 def from_foreign_page() -> bool:

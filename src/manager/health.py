@@ -1,4 +1,4 @@
-"""Tells systemd, or the master in its place, how the service is, by asking it as a client would: ready, alive, or why not yet. Changes nothing."""
+"""Tells systemd, or the master in its place, how the service is, by asking it as a client would. Changes nothing."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
 """A walk over the models folder: weight files, configs and half-downloaded files by folder. Opens none of them."""
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -24,6 +25,23 @@ class WeightFile(NamedTuple):
     inode: int
 
 
+class Unreadable(NamedTuple):
+    path: Path
+    error: OSError
+
+    def __str__(self) -> str:
+        return f"{self.path} may not be read: {self.error.strerror}"
+
+    @property
+    def may_change_unseen(self) -> bool:
+        """Whether it can become readable while its stat stays: macOS grants access (EPERM) and shares come back in that way."""
+        return self.error.errno != errno.EACCES
+
+
+MOST_UNREADABLE = 20  # are told
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a broken link, or gone since it was listed
+
+
 class Folder(NamedTuple):
     path: Path
     name: str  # of a model that is the whole folder
@@ -32,10 +50,12 @@ class Folder(NamedTuple):
     partial: list[WeightFile]
 
 
-def walk(root: Path, stamps: Stamps, name: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Folder]:
+def walk(
+    root: Path, stamps: Stamps, unreadable: list[Unreadable], name: str = "", above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Folder]:
     """`root` and every folder below it. Follows links, but not in circles; of several revisions in a cache, one.
 
-    `stamps` get all that it looks at.
+    `stamps` get all that it looks at, `unreadable` what it may not look at.
     """
     weights: list[WeightFile] = []
     configs: list[WeightFile] = []
@@ -44,14 +64,16 @@ def walk(root: Path, stamps: Stamps, name: str = "", above: frozenset[tuple[int,
     try:
         here = stamps.look(root)
         names = sorted(filter(_is_visible, os.listdir(root)))
-    except OSError:
+    except OSError as error:
+        _tell(unreadable, root, error)
         return
     if (here.st_dev, here.st_ino) in above:
         return
     for path in (root / name for name in names):
         try:
             info = stamps.look(path)
-        except OSError:  # a broken link, or gone since it was listed
+        except OSError as error:
+            _tell(unreadable, path, error)
             continue
         file = WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino)
         if stat.S_ISDIR(info.st_mode):
@@ -73,7 +95,12 @@ def walk(root: Path, stamps: Stamps, name: str = "", above: frozenset[tuple[int,
     for subfolder in subfolders:
         # A revision's folder is called after a commit: its name is the repository's, two folders up.
         inner = name if "snapshots" in (root.name, subfolder.name) else repository(subfolder.name)
-        yield from walk(subfolder, stamps, inner, above | {(here.st_dev, here.st_ino)})
+        yield from walk(subfolder, stamps, unreadable, inner, above | {(here.st_dev, here.st_ino)})
+
+
+def _tell(unreadable: list[Unreadable], path: Path, error: OSError) -> None:
+    if error.errno not in _NOT_THERE and len(unreadable) < MOST_UNREADABLE:
+        unreadable.append(Unreadable(path, error))
 
 
 def _templates(folder: Path, stamps: Stamps) -> list[WeightFile]:
@@ -88,7 +115,7 @@ def _templates(folder: Path, stamps: Stamps) -> list[WeightFile]:
 
 def _is_visible(name: str) -> bool:
     # A name that cannot be printed (control characters, bytes that are not UTF-8) could not be sent as JSON either.
-    return name.isprintable() and not name.startswith(".")
+    return name.isprintable() and not name.startswith(".") and name != "lost+found"  # every ext4's own, for root alone
 
 
 def _current(snapshots: Path, revisions: list[Path], stamps: Stamps) -> Path:

@@ -42,7 +42,8 @@ class Library:
 
     def _scan(self) -> Listing:
         self._options = self._read_options()
-        return Listing({name: self._with_options(entry, self._options.get(name, NONE)) for name, entry in self._catalog.scan().items()})
+        entries = {name: self._with_options(entry, self._options.get(name, NONE)) for name, entry in self._catalog.scan().items()}
+        return Listing(entries, tuple(map(str, self._catalog.unreadable)))
 
     def _read_options(self) -> dict[str, ModelOptions]:
         self._options_stamps = stamps = Stamps()

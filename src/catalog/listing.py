@@ -10,7 +10,9 @@ from src.errors import ModelNotFound
 class Listing:
     """Never changes. Names of requests are looked up here, never made into paths."""
 
-    def __init__(self, entries: dict[str, ModelEntry]) -> None:
+    def __init__(self, entries: dict[str, ModelEntry], unreadable: tuple[str, ...] = ()) -> None:
+        """`unreadable`: a sentence for each folder or file that may not be looked at."""
+        self.unreadable = unreadable
         self.entries: Mapping[str, ModelEntry] = MappingProxyType(entries)
         self._names = {other: entry.name for entry in entries.values() for other in entry.options.names if other not in entries}
 

@@ -19,7 +19,7 @@ import msgspec
 
 from src.catalog import gguf, safetensors
 from src.catalog.facts import BrokenModel, Facts, NotAModel
-from src.catalog.folders import Folder, WeightFile, repository, walk
+from src.catalog.folders import Folder, Unreadable, WeightFile, repository, walk
 from src.catalog.makers import FILE, makers_sampling
 from src.catalog.options import NONE, ModelOptions
 from src.catalog.stamps import Stamps
@@ -70,14 +70,15 @@ class Catalog:
         self._root = models_dir
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
         self._stamps = Stamps()
+        self.unreadable: list[Unreadable] = []  # of the last scan
 
     @property
     def current(self) -> bool:
         """Whether a scan would find what the last one found, by a stat of all it looked at. False before the first."""
-        return self._stamps.current
+        return self._stamps.current and not any(each.may_change_unseen for each in self.unreadable)
 
     def scan(self) -> dict[str, ModelEntry]:
-        """The models by name, in the order of their names. {} where the folder is missing or unreadable.
+        """The models by name, in the order of their names. {} where the folder is missing; `unreadable` has what may not be read.
 
         Opens only the headers of files that are new or have changed since the scan before.
         """
@@ -96,8 +97,8 @@ class Catalog:
         """Models that lie below the same top folder; a file directly in the models folder is a group of its own."""
         groups: dict[tuple[str, ...], list[ModelEntry]] = {}
         known, self._read = self._read, {}
-        self._stamps = Stamps()
-        for folder in walk(self._root, self._stamps):
+        self._stamps, self.unreadable = Stamps(), []
+        for folder in walk(self._root, self._stamps, self.unreadable):
             for found in _models(folder, is_root=folder.path == self._root):
                 version = _version(found)
                 contents = self._read[version] = known[version] if version in known else _open(found)

@@ -18,6 +18,7 @@ from src.errors import SettingsError
 from src.gunicorn import health
 from src.gunicorn.checks import check_guarded, check_ports, check_tls_pair
 from src.gunicorn.handover import handover
+from src.gunicorn.watchdog import Watchdog
 from src.keys import KeyFile
 from src.settings import Settings
 from src.systemd import Notifier
@@ -33,6 +34,7 @@ class Master:
     USES = ("SIG_QUEUE", "LISTENERS", "cfg", "log")
 
     _notifier: Notifier  # from on_starting()
+    _watchdog: Watchdog
 
     def __init__(self) -> None:
         self._settings: Settings | None = None  # of this server, once it has started
@@ -89,6 +91,7 @@ class Master:
             os.unlink(os.path.join(self._run_dir, "loaded.json"))
         health.listen(self._run_dir)
         handover.open()
+        self._watchdog = Watchdog(0 if self._notifier else settings.watchdog_seconds)  # systemd has its own
         self._inherited = dict(os.environ)
         self._put_in_force(settings.model_copy(update={"run_dir": self._run_dir}))
         self._manager = self._start_manager(server)
@@ -109,6 +112,7 @@ class Master:
         """After the workers have ended: stop the manager, which stops the runners."""
         if self._manager is not None:
             _end(self._manager)
+            self._watchdog.close()
         if self._run_dir is not None:
             rundir.remove(self._run_dir)
 
@@ -124,13 +128,18 @@ class Master:
         if self._manager is not None and self._manager.poll() is not None:
             server.log.error("The manager (pid:%s) crashed; restarting", self._manager.pid)
             self._manager = self._start_manager(server)
+        if self._watchdog.hangs():
+            from gunicorn.errors import HaltServer
+
+            raise HaltServer("No request was answered for WATCHDOG_SECONDS; whoever started this server is to start it again")
         manage_workers()
 
     def _start_manager(self, server: Any) -> "subprocess.Popen[bytes]":
         # A session of its own: Ctrl-C in the terminal reaches the master alone, which then stops the manager in order.
         return subprocess.Popen(
             [sys.executable, "-m", "src.manager", _url(server.cfg), str(os.getpid())],
-            env={**os.environ, **self._notifier.environ()}, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, **self._notifier.environ(), **self._watchdog.environ()}, pass_fds=self._watchdog.descriptors(),
+            cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
 

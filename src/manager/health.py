@@ -1,4 +1,4 @@
-"""Tells systemd how the service is, by asking it as a client would: ready, alive, or why not yet. Changes nothing."""
+"""Tells systemd, or the master in its place, how the service is, by asking it as a client would. Changes nothing."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,8 @@ PATIENCE = 120  # seconds that systemd is asked to wait on while a model loads
 
 
 async def keep_informed(notifier: Notifier, path: Path, is_loading: Callable[[], bool]) -> None:
-    """READY=1 once a model can be asked, then WATCHDOG=1 as long as requests are answered. Runs till it is cancelled.
+    """READY=1 once a model can be asked, WATCHDOG=1 as long as requests are answered: also before, for a manager that takes a crashed
+    one's place loads its models again while the service counts as ready. Runs till it is cancelled.
 
     `path`: of the socket that the workers answer beside the one for clients, who may take all its places.
     """
@@ -28,9 +29,9 @@ async def keep_informed(notifier: Notifier, path: Path, is_loading: Callable[[],
         if status == 200 and not ready:
             ready = True
             notifier.send("READY=1")
-        if ready and status:  # a 503 too is an answer: a start anew would not make it better
+        if status:  # a 503 too is an answer: a start anew would not make it better
             notifier.send("WATCHDOG=1")
-        elif is_loading():
+        if not ready and is_loading():
             notifier.send(f"EXTEND_TIMEOUT_USEC={PATIENCE * 1_000_000}")
         text = "serving" if status == 200 else reason
         if text != told:

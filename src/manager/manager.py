@@ -60,7 +60,8 @@ class Manager:
             listing = await self.folder.current()
             requested = self._requested(name, listing)
             if requested is None and not among:
-                raise ModelNotFound(f"There is no model in {self.settings.models_dir}/. Put a GGUF file there.", param="model")
+                what_to_do = "; ".join(listing.unreadable) or "Put a GGUF file there"
+                raise ModelNotFound(f"There is no model in {self.settings.models_dir}/. {what_to_do}.", param="model")
             if requested is None or not listing.is_visible(requested, among):
                 raise listing.invisible(name, among)
             model = await self._wait_loaded(requested, listing)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from src import logs
 from src.catalog import Library, Listing
 
 FRESH_SECONDS = 0.5  # a request may be answered by a look so old: a new model is served within a second
@@ -29,6 +30,9 @@ class ModelsFolder:
         async with self._lock:
             if self._looked_at < moment:  # else another has looked while this one waited
                 began = time.monotonic()
-                self._listing = await asyncio.to_thread(self._library.look)
+                before, self._listing = self._listing, await asyncio.to_thread(self._library.look)
+                for sentence in self._listing.unreadable:
+                    if sentence not in before.unreadable:
+                        logs.models.warning("{}. Models that lie there are not offered", sentence)
                 self._looked_at = began
         return self._listing

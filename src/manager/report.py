@@ -28,15 +28,13 @@ class Reporter:
             default_model=manager.default_model(listing),
             uptime_seconds=round(time.monotonic() - self._began, 1),
             load_on_demand=manager.settings.load_on_demand,
+            unreadable=list(listing.unreadable),
         )
         if not detail:
             return status
         memory = psutil.virtual_memory()
-        return ServiceStatus(
-            models=states,
-            default_model=status.default_model,
-            uptime_seconds=status.uptime_seconds,
-            load_on_demand=status.load_on_demand,
+        return replace(
+            status,
             engines=engines.detect(),
             processes=self._processes.sample(manager.fleet.runners()),
             cpu_percent=psutil.cpu_percent(),

@@ -34,6 +34,12 @@ class Server(Group):
     shutdown_grace_seconds: float = Field(
         30, ge=0, le=3600, description="seconds that running requests get to finish when the server stops"
     )
+    watchdog_seconds: float = Field(
+        0,
+        ge=0,
+        description="seconds without an answer after which the server ends with status 1, so that what started it (launchd) starts it "
+        "again; 0 = never. systemd has a watchdog of its own",
+    )
     run_dir: str = Field("", max_length=80, description="private folder for the processes' sockets; empty = a new one in the temp folder")
     allow_core_dumps: bool = Field(False, description="keep the system's limit for core files, which hold prompts and keys")
 

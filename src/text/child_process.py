@@ -1,6 +1,7 @@
 """A sandboxed process for code or data of strangers: asked over pipes, killed on a time-out, started again by the next question.
 
-`ChildProcess` is the asking side. The child is a module that calls `detach`, then `serve`, and holds itself to `Bounds`.
+`ChildProcess` is the asking side. The child is a module that calls `detach`, then `serve`, and holds itself to `Bounds`. The asking side
+looks at the child's memory too: not every system holds a process to a bound of its own.
 """
 
 import contextlib
@@ -14,13 +15,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from src import ROOT
 
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")  # no keys, no secrets
 START_SECONDS = 60.0
 MAX_MESSAGE = 1 << 31  # bytes
+LOOK_SECONDS = 0.05  # between two looks at the memory of a child that computes
+LIBRARY_BYTES = 1 << 26  # what a child may have mapped before a question, and touches only now
 
 
 class ChildFailed(Exception):
@@ -31,17 +36,33 @@ class ChildTimedOut(ChildFailed):
     """It took too long: by the clock, or in processor time."""
 
 
+class ChildTookTooMuch(ChildFailed):
+    """It took more memory than it may, and its system did not keep it from that."""
+
+
 class ChildNotStarted(ChildFailed):
     """It could not be started."""
+
+
+class Memory(NamedTuple):
+    """Bytes that one question may take, with `growth` for each byte of the question."""
+
+    most: int
+    growth: int = 0
+
+    def of(self, size: int) -> int:
+        return self.most + self.growth * size
 
 
 class ChildProcess:
     """Any thread may ask; one question at a time. The first starts the process, and so does one after a question it did not survive."""
 
-    def __init__(self, module: str, setup: bytes, setup_seconds: float = START_SECONDS) -> None:
-        """`module` is run as `python -m module`. `setup` is the first message to each process, to be answered in `setup_seconds`."""
+    def __init__(self, module: str, setup: bytes, memory: Memory, setup_seconds: float = START_SECONDS) -> None:
+        """`module` is run as `python -m module`. `setup` is the first message to each process, to be answered in `setup_seconds`.
+        `memory`: what it may take for that, and for each question."""
         self._module = module
         self._setup = setup
+        self._memory = memory
         self._setup_seconds = setup_seconds
         self._setup_answer = b""
         self._lock = threading.Lock()
@@ -93,8 +114,14 @@ class ChildProcess:
         process = self._process
         assert process and process.stdin and process.stdout
         deadline = time.monotonic() + seconds
+        most = _resident(process.pid) + self._memory.of(len(question)) + LIBRARY_BYTES
         try:
             send(process.stdin.fileno(), question, deadline)
+            while not _is_ready(process.stdout.fileno(), select.POLLIN, min(deadline, time.monotonic() + LOOK_SECONDS)):
+                if _resident(process.pid) > most:
+                    raise ChildTookTooMuch
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
             return receive(process.stdout.fileno(), deadline, max_answer)
         except BaseException as error:  # also where this thread is interrupted: the answer must not be taken for the next question's
             self._end()
@@ -108,6 +135,14 @@ class ChildProcess:
         if self._process:
             self._process = None
             self._ending()
+
+
+def _resident(pid: int) -> int:
+    """Bytes; 0 of a process that has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
@@ -140,15 +175,14 @@ def serve(setup: Callable[[bytes], tuple[bytes, Callable[[bytes], bytes] | None]
 class Bounds:
     """What this process may take. The kernel enforces it, also in the middle of a computation in C."""
 
-    def __init__(self, seconds: float, memory_bytes: int, memory_growth: int = 0) -> None:
-        """For one question: `seconds` of processor time, and `memory_bytes` more than now, with `memory_growth` for each of its bytes.
+    def __init__(self, seconds: float, memory: Memory) -> None:
+        """For one question: `seconds` of processor time, and `memory` more than now.
 
         From now on, no file can be opened or written, and no process started.
         """
         self._seconds = seconds
-        self._memory_bytes = memory_bytes
-        self._memory_growth = memory_growth
-        self._memory_now = _memory_in_use()
+        self._memory = memory
+        self._memory_now = psutil.Process().memory_info().vms  # what RLIMIT_AS is held against, on macOS too
         for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(limit, (0, 0))
@@ -156,9 +190,7 @@ class Bounds:
     @contextlib.contextmanager
     def around(self, size: int) -> Iterator[None]:
         """Around the work on a question of `size` bytes. SIGPROF ends the process, and memory above the bound is not given."""
-        if self._memory_now:
-            most = self._memory_now + self._memory_bytes + self._memory_growth * size
-            resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        _bound_address_space(self._memory_now + self._memory.of(size))
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
         try:
             yield
@@ -166,9 +198,11 @@ class Bounds:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _memory_in_use() -> int:
-    """Bytes of address space; 0 where the kernel does not bound it (macOS)."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
+def _bound_address_space(most: int) -> None:
+    """macOS refuses a bound below what is in use. Then, as with one that it does not hold, the asking side's looks are the bound."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 # Messages on a pipe, each behind its length.
@@ -205,8 +239,12 @@ def _read(pipe: int, size: int, deadline: float | None) -> bytes:
 
 
 def _wait(pipe: int, event: int, deadline: float) -> None:
-    """By poll: select takes no descriptor past 1,023."""
+    if not _is_ready(pipe, event, deadline):
+        raise TimeoutError
+
+
+def _is_ready(pipe: int, event: int, deadline: float) -> bool:
+    """Wait for it until the deadline. By poll: select takes no descriptor past 1,023."""
     poll = select.poll()
     poll.register(pipe, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

@@ -69,7 +69,7 @@ def test_a_chunked_body_is_read(served):
 def test_the_status_tells_of_engines_models_requests_and_processes(served, served_http):
     status = served_http.get("/v1/system/status").json()
     assert set(status) == {
-        "uptime_seconds", "versions", "platform", "engines", "default_model", "models", "requests", "system", "processes",
+        "uptime_seconds", "versions", "platform", "engines", "default_model", "models", "unreadable", "requests", "system", "processes",
     }  # fmt: skip
     assert set(status["versions"]) == {"python", "flask", "gunicorn", "gevent"}
     assert set(status["engines"]) == {"mlx", "vllm", "llama_cpp", "echo"}

@@ -119,6 +119,7 @@ def test_unit_and_plist_start_production_mode():
     assert plist["WorkingDirectory"] == unit()["Service"]["WorkingDirectory"] == INSTALLED
     assert plist["Label"] == PLIST.stem
     assert plist["KeepAlive"] == {"SuccessfulExit": False}
+    assert float(plist["EnvironmentVariables"]["WATCHDOG_SECONDS"]) > 60  # Gunicorn replaces one worker that hangs before that
 
 
 def test_systemd_hears_that_it_is_ready_when_a_model_can_be_asked_and_that_it_stops_when_requests_still_run(systemd):
@@ -160,6 +161,7 @@ def test_the_watchdog_is_fed_while_requests_are_answered_and_starves_when_they_a
 def test_without_a_model_it_is_not_ready_and_says_why(systemd, tmp_path):
     with Server(MODELS_DIR=tmp_path, NOTIFY_SOCKET=systemd.path, wait=False, disposable=True):
         systemd.wait_for("STATUS=There is no model")
+        systemd.wait_for("WATCHDOG=1")  # it answers, and what is started anew has no model either
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             systemd.read()

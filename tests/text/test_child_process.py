@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from src.errors import ChatTemplateTooCostly
-from src.text.child_process import ChildFailed, ChildNotStarted, ChildProcess, ChildTimedOut
+from src.text.child_process import ChildFailed, ChildNotStarted, ChildProcess, ChildTimedOut, ChildTookTooMuch, Memory
 from src.text.grammar.matcher import Refused
 from src.text.grammar.process import CompilerProcess
 from src.text.grammar.vocabulary import Vocabulary
@@ -80,6 +80,56 @@ def test_its_memory_is_bounded(user):
     process = psutil.Process(user.pid)
     soft, _ = process.rlimit(psutil.RLIMIT_AS)
     assert process.memory_info().vms < soft < process.memory_info().vms + (1 << 30) + (1 << 28)
+
+
+def at_the_start_of_each_process(monkeypatch, tmp_path, code: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import resource\n{code}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+@pytest.mark.parametrize("make", [Renderer, Compiler])
+def test_a_bound_that_the_operator_has_set_for_all_processes_stays(make, monkeypatch, tmp_path):
+    most = 1 << 40
+    at_the_start_of_each_process(monkeypatch, tmp_path, f"resource.setrlimit(resource.RLIMIT_AS, ({most}, {most}))")
+    user = make()
+    user.use()
+    soft, hard = psutil.Process(user.pid).rlimit(psutil.RLIMIT_AS)
+    assert soft < hard == most
+    user.close()
+
+
+SYSTEMS = {
+    "one that does not hold the bound": "",
+    "one that refuses it": "    if which == resource.RLIMIT_AS: raise ValueError('current limit exceeds maximum limit')",
+}
+
+
+@pytest.fixture(params=SYSTEMS.values(), ids=SYSTEMS)
+def unbounded(request, monkeypatch, tmp_path) -> None:
+    """A system whose kernel lets a process take all memory there is, as macOS may."""
+    other = "    if which != resource.RLIMIT_AS: hold(which, limits)"
+    code = f"hold = resource.setrlimit\ndef setrlimit(which, limits):\n{request.param}\n{other}\nresource.setrlimit = setrlimit"
+    at_the_start_of_each_process(monkeypatch, tmp_path, code)
+
+
+def test_where_the_system_does_not_bound_a_template_its_memory_is_looked_at(unbounded):
+    renderer = RendererProcess("{% if text == 'evil' %}{{ text * 10**9 }}{% else %}{{ text }}{% endif %}", "", "", 20)
+    before = renderer.pid
+    with pytest.raises(ChatTemplateTooCostly, match="takes too much memory"):
+        renderer.render({"text": "evil"})
+    assert is_gone(before)
+    assert renderer.render({"text": "good"}) == "good"
+    renderer.close()
+
+
+def test_where_the_system_does_not_bound_it_one_still_works(unbounded):
+    renderer, compiler = Renderer(), Compiler()
+    for user in (renderer, compiler):
+        user.use(LARGE)
+        before = user.pid
+        user.use()
+        assert user.pid == before
+        user.close()
 
 
 def test_its_standard_error_is_no_log(user):
@@ -168,7 +218,7 @@ def child(tmp_path, monkeypatch) -> Iterator[Callable[..., ChildProcess]]:
 
     def make(answer: str = "lambda data: data", starts: bool = True) -> ChildProcess:
         (tmp_path / "a_child.py").write_text(CHILD.format(answer=answer, starts=starts))
-        made.append(ChildProcess("a_child", b"ab"))
+        made.append(ChildProcess("a_child", b"ab", Memory(1 << 27)))
         return made[-1]
 
     yield make
@@ -190,6 +240,25 @@ def test_an_answer_larger_than_asked_for_ends_the_process(child):
     with pytest.raises(ChildFailed):
         process.ask(b"xx", 20, 10)
     assert process.pid is None
+
+
+HOLDS = "lambda data: bytes([1]) * (int(data) << 20) and (__import__('time').sleep(0.5), data)[1]"
+
+
+def test_a_question_that_takes_more_memory_than_it_may_ends_the_process(child):
+    process = child(HOLDS)
+    assert process.ask(b"100", 20) == b"100"
+    for mebibytes in (b"250", b"2000"):
+        with pytest.raises(ChildTookTooMuch):
+            process.ask(mebibytes, 20)
+        assert process.pid is None
+    assert process.ask(b"100", 20) == b"100"
+
+
+def test_a_larger_question_may_take_more(child):
+    process = child(HOLDS)
+    process._memory = Memory(1 << 27, 1 << 20)
+    assert process.ask(b" " * 250 + b"250", 20).strip() == b"250"
 
 
 def test_an_error_in_the_child_ends_it(child):
@@ -232,4 +301,4 @@ def test_a_question_that_is_interrupted_leaves_no_answer_to_the_next(child):
 
 def test_a_program_that_is_not_there_does_not_start():
     with pytest.raises(ChildNotStarted):
-        ChildProcess("no_such_module", b"").start()
+        ChildProcess("no_such_module", b"", Memory(1 << 27)).start()

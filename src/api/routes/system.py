@@ -29,7 +29,9 @@ def health() -> flask.Response:
     if ready:
         return _answer(status="ok", models_ready=ready)
     if not status.models:
-        return _unhealthy(f"There is no model in {gateway().settings.models_dir}/.")
+        return _unhealthy(
+            " ".join([f"There is no model in {gateway().settings.models_dir}/.", *(f"{each}." for each in status.unreadable)])
+        )
     if loading := [model.name for model in status.models if model.state in ("loading", "unloading")]:
         return _unhealthy(f"The model {loading[0]} is being loaded.", "loading")
     if status.load_on_demand and any(model.state == "available" for model in status.models):
@@ -40,9 +42,12 @@ def health() -> flask.Response:
 
 def _answer(status: str, **more: object) -> flask.Response:
     """Which models there are is not for everybody where there are keys."""
+    return json_response({"status": status, **(more if _may_know_all_models() else {})})
+
+
+def _may_know_all_models() -> bool:
     key = asker()
-    knows = not keyring().configured if key is None else not key.models
-    return json_response({"status": status, **(more if knows else {})})
+    return not keyring().configured if key is None else not key.models
 
 
 def _unhealthy(reason: str, status: str = "unavailable") -> flask.Response:
@@ -67,6 +72,7 @@ def system_status() -> flask.Response:
             "engines": {name: reason or "available" for name, reason in public.reasons(status.engines).items()},
             "default_model": status.default_model if status.default_model in names else None,
             "models": [public.model_status(model) for model in models],
+            "unreadable": [without_paths(each) for each in status.unreadable] if _may_know_all_models() else [],
             "requests": _totals(models),
             "system": {
                 "cpu_percent": status.cpu_percent,

@@ -8,10 +8,9 @@ import msgspec
 
 from src.text.child_process import Bounds, detach, serve
 from src.text.grammar.matcher import Refused, compile_source, try_out
-from src.text.grammar.process import Setup
+from src.text.grammar.process import MEMORY, Setup
 
 STACK_BYTES = 1 << 20  # less than the runner's threads have, so that what passes here passes there
-MEMORY_BYTES = 1 << 30  # more than it has with the vocabulary
 NICENESS = 5  # the streams of others come first
 
 
@@ -20,7 +19,7 @@ def setup(data: bytes) -> tuple[bytes, Callable[[bytes], bytes] | None]:
     message = msgspec.msgpack.decode(data, type=Setup)
     # Without the model's own way to cut a text into tokens; where the next bytes are certain, llguidance wants some.
     vocabulary = message.vocabulary.prepare(message.vocabulary.prepare(lambda text: []).greedy_tokenize)
-    bounds = Bounds(message.seconds, MEMORY_BYTES)
+    bounds = Bounds(message.seconds, MEMORY)
 
     def answer(question: bytes) -> bytes:
         reason = None

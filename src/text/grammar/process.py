@@ -7,9 +7,11 @@ others that end the process, for it recurses. Both are to cost that process alon
 import msgspec
 
 from src.errors import EngineError
-from src.text.child_process import ChildFailed, ChildProcess, ChildTimedOut
+from src.text.child_process import ChildFailed, ChildProcess, ChildTimedOut, Memory
 from src.text.grammar.matcher import Refused, TooSlow
 from src.text.grammar.vocabulary import Vocabulary
+
+MEMORY = Memory(1 << 30)  # more than it has with the vocabulary
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -22,7 +24,7 @@ class CompilerProcess:
 
     def __init__(self, vocabulary: Vocabulary, seconds: float) -> None:
         self._seconds = seconds
-        self._child = ChildProcess("src.text.grammar", msgspec.msgpack.encode(Setup(vocabulary, seconds)))
+        self._child = ChildProcess("src.text.grammar", msgspec.msgpack.encode(Setup(vocabulary, seconds)), MEMORY)
 
     @property
     def pid(self) -> int | None:

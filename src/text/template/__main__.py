@@ -13,20 +13,17 @@ import msgspec
 
 from src.errors import ChatTemplateTooCostly, InvalidValue, ServiceError
 from src.text.child_process import Bounds, detach, serve
-from src.text.template.process import REFUSED, TEXT, Compiled, Refused, Template
+from src.text.template.process import MEMORY, REFUSED, TEXT, Compiled, Refused, Template
 from src.text.template.sandbox import Sandbox
 
 # What Jinja imports when a template first needs it, while no file can be opened any more.
 NEEDED = (encodings.unicode_escape, html, jinja2.constants, jinja2.debug, pprint)
 
-MEMORY_BYTES = 1 << 28  # that a template may take
-MEMORY_GROWTH = 16  # for each byte of its variables
-
 
 def setup(data: bytes) -> tuple[bytes, Callable[[bytes], bytes] | None]:
     """Compile the template. Each further message is what to render it with."""
     template = msgspec.msgpack.decode(data, type=Template)
-    bounds = Bounds(template.seconds, MEMORY_BYTES, MEMORY_GROWTH)
+    bounds = Bounds(template.seconds, MEMORY)
     with bounds.around(len(template.source)):
         sandbox = _compile(template)
     if isinstance(sandbox, Refused):

@@ -12,9 +12,10 @@ import msgspec
 
 from src import errors
 from src.errors import ChatTemplateTooCostly, InvalidValue, ModelLoadFailed, ServiceError
-from src.text.child_process import ChildFailed, ChildNotStarted, ChildProcess, ChildTimedOut
+from src.text.child_process import ChildFailed, ChildNotStarted, ChildProcess, ChildTimedOut, ChildTookTooMuch, Memory
 
 PATIENCE = 10  # times the processor time it may use: so long may that take where others use the processors
+MEMORY = Memory(1 << 28, 16)  # that a template may take
 LEAST_ANSWER, GROWTH = 5 << 20, 16  # bytes that may come back, and for each that was sent: more than the sandbox lets a template write
 
 
@@ -57,7 +58,7 @@ class RendererProcess:
         """Raises ModelLoadFailed, ChatTemplateTooCostly."""
         setup = msgspec.msgpack.encode(Template(source.encode(errors="replace").decode(), bos_text, eos_text, seconds))
         self._seconds = seconds
-        self._child = ChildProcess("src.text.template", setup, PATIENCE * seconds)
+        self._child = ChildProcess("src.text.template", setup, MEMORY, PATIENCE * seconds)
         compiled = msgspec.msgpack.decode(self._answer(self._child.start), type=Compiled | Refused)
         if isinstance(compiled, Refused):
             self._child.close()
@@ -90,6 +91,8 @@ class RendererProcess:
             raise ModelLoadFailed("the process that renders chat templates did not start") from error
         except ChildTimedOut:
             what = f"takes longer than the {self._seconds:g} s that TEMPLATE_SECONDS allows"
+        except ChildTookTooMuch:
+            what = "takes too much memory"
         except ChildFailed:
             what = "takes so much that the process which renders it ends"
         raise ChatTemplateTooCostly(f"The model's chat template {what}.", "messages")

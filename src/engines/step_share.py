@@ -9,6 +9,7 @@ SHORT, NEWCOMERS = 0.04, 0.12  # seconds that a step is to take then, and one fo
 LEAST_JOBS = 2  # in each part of a step
 WORTH = 1.5  # of a whole step: where all parts together take longer, they are too much for a shorter wait
 TRIES = 3  # steps of a size, before they are judged: one alone may have been slow for another reason
+NEAR = 0.75  # sizes whose ratio is between this and 1 take as long for each job
 MEASURED_AGAIN = 512  # steps, until each size is tried once more
 WEIGHT = 0.2  # of the newest step in the running averages
 
@@ -61,8 +62,11 @@ class _Parts:
         self._end = 0  # of the last part, which the next one follows
 
     def next(self, jobs: Sequence[int]) -> Sequence[int]:
+        size = self._size(len(jobs))
+        if size == len(jobs):
+            return jobs
         begin = self._end if self._end < len(jobs) else 0
-        self._end = begin + self._size(len(jobs))
+        self._end = begin + size
         return jobs[begin : self._end]
 
     def observe(self, jobs: int, seconds: float) -> None:
@@ -74,15 +78,18 @@ class _Parts:
 
     def _size(self, jobs: int) -> int:
         """The largest part that makes a step short. Sizes that are not known yet are tried, the larger first."""
-        size = jobs
+        size, whole = jobs, self._expected(jobs)
         for parts in range(2, jobs // LEAST_JOBS + 1):
-            if self._seen[size] < TRIES or self._seconds[size] <= SHORT:
+            seconds, smaller = self._expected(size), math.ceil(jobs / parts)
+            if whole is None or seconds is None or seconds <= SHORT:
                 break
-            smaller = math.ceil(jobs / parts)
-            if self._costs_too_much(smaller, jobs):
+            if (self._expected(smaller) or 0.0) * jobs / smaller > WORTH * whole:
                 break
             size = smaller
         return size
 
-    def _costs_too_much(self, size: int, jobs: int) -> bool:
-        return self._seen[size] >= TRIES and self._seconds[size] / size > WORTH * self._seconds[jobs] / jobs
+    def _expected(self, size: int) -> float | None:
+        """Seconds of a step with so many jobs, by the steps of that size or of the nearest that is known. None: of none."""
+        near = [known for known, seen in self._seen.items() if seen >= TRIES and min(size, known) / max(size, known) >= NEAR]
+        known = min(near, key=lambda known: abs(known - size), default=None)
+        return None if known is None else self._seconds[known] * size / known

@@ -53,7 +53,7 @@ def test_parts_are_neighbours_and_each_has_its_turn():
 
 def test_nobody_is_left_out_while_their_number_changes():
     share = measured(0.12, 0.06, 0.039)
-    served = [set(share.choose([HOG] * number).jobs) for number in [20, 6, 20, 19, 20, 8, 20]]
+    served = [set(share.choose([HOG] * number).jobs) for number in [20, 6, 20, 6, 20]]
     assert set.union(*served) == set(range(20))
 
 
@@ -82,6 +82,19 @@ def test_a_step_that_is_long_with_its_fewest_jobs_has_these():
         for size in range(1, 21):
             share.observe(size, 0.1 * size)
     assert {len(turn) for turn in jobs(share, [HOG] * 20, 10)} == {LEAST_JOBS}
+
+
+@pytest.mark.parametrize("number", [17, 19])
+def test_their_number_may_change_a_little_without_a_try(number):
+    share = measured(0.12, 0.06, 0.039)
+    share.choose([HOG] * 20)
+    assert len(share.choose([HOG] * number).jobs) == math.ceil(number / 3)
+
+
+def test_a_size_is_tried_whole():
+    share = measured(0.12, 0.06, 0.039)
+    share.choose([HOG] * 20)
+    assert len(share.choose([HOG] * 30).jobs) == 30, "in a round that began with parts"
 
 
 def test_one_slow_step_says_nothing():

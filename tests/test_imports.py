@@ -50,7 +50,7 @@ ALLOWED = {
     "gunicorn": set(),
     "process_limits": set(),
     "gunicorn.gunicorn_log": {"terminal"},
-    "gunicorn.connection": {"client.hangup", "errors", "gunicorn.crowd"},
+    "gunicorn.connection": {"errors", "gunicorn.crowd"},
     "gunicorn.crowd": set(),
     "gunicorn.health": set(),
     "gunicorn.watchdog": set(),

@@ -17,7 +17,6 @@ import msgspec
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import InvalidChunkSize, LimitRequestHeaders, NoMoreData, ParseException
 
-from src.client.hangup import has_hung_up
 from src.errors import HeaderTimeout
 from src.gunicorn.crowd import Waiter, crowd
 
@@ -66,9 +65,6 @@ class Connection:
         self._request = request
         if isinstance(reader := request.body.reader, ChunkedReader):
             reader.parser = _of_fair_size(reader.parser)
-
-    def has_hung_up(self) -> bool:
-        return has_hung_up(self._client)
 
     def __enter__(self) -> "Connection":
         self._drain()

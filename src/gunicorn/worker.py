@@ -8,7 +8,6 @@
 """
 
 import contextlib
-import errno
 import os
 import resource
 import signal
@@ -99,17 +98,11 @@ class GatewayWorker:
             client.sendall(self._error_response(errors.TooManyRequests(told, retry_after=1)))
 
     def begin_request(self, request: Any) -> None:
-        """Called before each request: let others have their turn, and at --max-requests ask for a successor. Raises
-        ConnectionResetError, which Gunicorn takes in silence, where nobody waits for an answer any more."""
-        connection = of_this_greenlet()
-        connection.serve(request)
+        """Called before each request: let others have their turn, and at --max-requests ask for a successor."""
+        of_this_greenlet().serve(request)
         # A client that always has the next request ready makes its greenlet wait for nothing: it would starve all others, and with
         # them the heartbeat, for whose want the master would kill this worker.
         gevent.sleep(0)
-        # Whoever connects, asks and leaves at once, again and again, would make this worker busy for nobody. An answer that is kept is
-        # there for the next try, and who reads may close its own side first.
-        if request.method == "POST" and not _is_kept(request) and connection.has_hung_up():
-            raise ConnectionResetError(errno.ECONNRESET, "the client left before its request was begun")
         if self._worker.nr + 1 >= self._recycle_at:
             self._ask_for_successor()
 
@@ -177,10 +170,6 @@ def enter(worker: Any) -> None:
     if handover.take_succession():
         # This worker accepts in a moment; connections that come till then wait in the listener that both share.
         os.kill(worker.ppid, signal.SIGTTOU)
-
-
-def _is_kept(request: Any) -> bool:
-    return any(name == "IDEMPOTENCY-KEY" for name, _ in request.headers)
 
 
 def _connections_that_fit() -> int:

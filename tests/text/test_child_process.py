@@ -242,7 +242,7 @@ def test_an_answer_larger_than_asked_for_ends_the_process(child):
     assert process.pid is None
 
 
-HOLDS = "lambda data: bytes([1]) * (int(data) << 20) and (__import__('time').sleep(0.5), data)[1]"
+HOLDS = "lambda data: (bytes([1]) * (int(data) << 20), __import__('time').sleep(0.5), data)[2]"
 
 
 def test_a_question_that_takes_more_memory_than_it_may_ends_the_process(child):

@@ -64,7 +64,7 @@ class LlamaCppEngine(Engine):
         prefilled = self._batch.n_tokens - self._decoding
         self._budget.observe(self._decoding, prefilled, seconds, self._position)
         if not prefilled:
-            self._step_share.observe(self._decoding, seconds)
+            self._step_share.observe(self._decoding, self._drawing, seconds)
         self._embedding_budget.observe(self._decoding, 0, seconds)  # a piece of such work comes between two steps
         self._compute_seconds += computed - filled
         return steps
@@ -116,6 +116,7 @@ class LlamaCppEngine(Engine):
         """
         running = self._slots.running()
         seconds = None
+        self._drawing = sum(slot.drawn > 0 for slot in running)
         jobs = [slot.job for slot in running if slot.job]
         if self._queue.is_uneven(jobs):
             chosen, seconds = self._step_share.choose([Running(job.key, slot.drawn > 0) for job, slot in zip(jobs, running, strict=True)])

@@ -1,6 +1,7 @@
 """A real chat model answers curl and the OpenAI SDK: plain, streamed, asynchronous, one client and twenty."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import threading
@@ -250,12 +251,19 @@ def test_several_workers_share_one_model_and_a_stop_lets_its_answers_end(engine)
     with Server(WORKERS=2, SHUTDOWN_GRACE_SECONDS=90, **settings_of(engine)) as server:
         wait_until(lambda: len(server.pids("gateway")) == 2, what="two gateway workers")
         assert len(server.pids("runner")) == 1
-        # Long enough for all four to be seen running.
         request = {**GREEDY, "max_tokens": 120, "stream": True, "stream_options": {"include_usage": True}}
         request["extra_body"] = {"ignore_eos": True}
+        begun = threading.Barrier(5)
+
+        def answer() -> tuple:
+            stream = iter(server.client().chat.completions.create(**request))
+            first = next(stream)
+            begun.wait(60)
+            return collect(itertools.chain([first], stream))
+
         with ThreadPoolExecutor(4) as clients:
-            streams = [clients.submit(lambda: collect(server.client().chat.completions.create(**request))) for _ in range(4)]
-            wait_until(lambda: server.status()["requests"]["running"] == 4, what="the load")
+            streams = [clients.submit(answer) for _ in range(4)]
+            begun.wait(60)
             assert server.stop(timeout=110) == 0
             answers = [stream.result() for stream in streams]
     assert [(finish, usage.completion_tokens) for _, finish, usage, _ in answers] == [("length", 120)] * 4

@@ -73,7 +73,7 @@ def measured(folder: Path, request: Request) -> Timings | None:
 
 def _measure_apart(request: Request) -> Timings | None:
     """In a process of its own."""
-    command = [sys.executable, "-m", __name__, msgspec.json.encode(request)]
+    command = [sys.executable, "-m", __name__, msgspec.json.encode(request).decode()]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROCESS_SECONDS, stdin=subprocess.DEVNULL, check=True)
         return msgspec.json.decode(done.stdout, type=Timings)

@@ -82,7 +82,7 @@ class Slots:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """End the slot's job. Its cells are kept for reuse; beyond the bound the longest unused ones are freed, but for what others hold."""
+        """End the slot's job. Its cells are kept for reuse; beyond the bound those unused for longest go, but for what others hold."""
         assert slot.sampler is not None
         slot.sampler.close()
         slot.job = slot.sampler = None

@@ -32,6 +32,7 @@ ALLOWED = {
     "keys": {"errors", "secret_files"},
     "sampling": set(),
     "protocol": {"protocol", "errors", "sampling"},
+    "protocol.management": {"protocol", "engines.base", "errors"},
     "protocol.generation": {"protocol", "engines.base", "errors", "sampling"},
     "peer": set(),
     "host_names": set(),
@@ -96,6 +97,7 @@ ALLOWED = {
     "engines.base": {"sampling", "errors"},
     "engines.finite": {"sampling", "errors"},
     "engines.job_queue": {"engines.base"},
+    "engines.measurements": set(),
     "engines.prefill_budget": set(),
     "engines.prefix": set(),
     "engines.room": set(),
@@ -108,6 +110,7 @@ ALLOWED = {
             "engines.base",
             "engines.finite",
             "engines.job_queue",
+            "engines.measurements",
             "engines.prefill_budget",
             "engines.prefix",
             "engines.room",
@@ -123,7 +126,7 @@ ALLOWED = {
     "runner": {"runner", "engines.base", "engines.finite", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "runner.__main__": {"runner", "engines", "engines.base", "hf_folder", "text", "protocol", "sampling", "errors", "settings", "logs"},
     "manager": {
-        *("manager", "catalog", "engines", "engines.base", "protocol", "client"),
+        *("manager", "catalog", "engines", "engines.base", "engines.measurements", "protocol", "client"),
         *("download.errors", "download.reference", "errors", "settings", "logs", "systemd", "rundir", "peer", "host_names"),
     },
 }

@@ -127,6 +127,13 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     moves: int = 0  # running sequences moved next to the others
 
 
+class KVCacheChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """How the KV cache is stored, and why."""
+
+    type: str
+    measured_seconds: dict[str, float] = {}  # that one layer took here for a request of average length, by type
+
+
 class Engine(ABC):
     """Tokens in, tokens out. Not thread-safe: EngineLoop's thread makes it, calls it and closes it."""
 
@@ -136,6 +143,7 @@ class Engine(ABC):
     device: str  # what it runs on, for people: "cpu", "cuda: NVIDIA H100"
     resumes: bool = True  # a job that is added again behind its own tokens goes on with those it would have drawn
     embedding_length: int = 0  # numbers of an input's vector; 0: this model cannot embed
+    kv_cache: KVCacheChoice | None = None  # where the engine has a choice
 
     @abstractmethod
     def add(self, job: Job) -> None:

@@ -213,7 +213,9 @@ def _ready(model: RunnerProcess) -> ModelReady:
 
 def _fingerprint(model: RunnerProcess) -> str:
     """OpenAI's system_fingerprint: the same for the same files, options, engine and version of it."""
-    parts = (model.entry.version, model.entry.options, model.spec.engine, model.ready and model.ready.engine_version)
+    ready = model.ready
+    kv_type = ready.kv_cache and ready.kv_cache.type if ready else None
+    parts = (model.entry.version, model.entry.options, model.spec.engine, ready and ready.engine_version, kv_type)
     return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 

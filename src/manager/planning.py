@@ -12,6 +12,7 @@ import msgspec
 
 from src import engines
 from src.catalog import ModelEntry
+from src.engines import measurements
 from src.engines.base import Feature
 from src.errors import ModelLoadFailed
 from src.manager import memory, openmp
@@ -135,6 +136,7 @@ class Planner:
         return {
             "memory_fraction": settings.mlx_memory_fraction,
             "kv_type": settings.kv_cache_type,
+            "measurements": str(measurements.folder(Path(settings.run_dir))),
             "lora": tuple(str(settings.models_path / file) for file in options.lora),
             "adapters": {name: str(settings.models_path / folder) for name, folder in options.adapters.items()},
             "vllm": {**settings.vllm, **options.vllm_settings()},

@@ -130,6 +130,7 @@ class Reporter:
             device=ready.device if ready else None,
             engine_version=ready.engine_version if ready else None,
             load_seconds=ready.load_seconds if ready else None,
+            kv_cache=ready.kv_cache if ready else None,
             restarts=model.restarts if model else 0,
             stats=await model.stats() if model and detail else None,
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from src.engines.base import EngineStats
+from src.engines.base import EngineStats, KVCacheChoice
 from src.protocol.lines import Failed, Message
 from src.sampling import SamplingParams
 
@@ -198,6 +198,7 @@ class RunnerReady(Message, frozen=True, kw_only=True):
     engine_version: str
     load_seconds: float
     embedding_length: int = 0  # 0: it cannot embed
+    kv_cache: KVCacheChoice | None = None
 
 
 RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats

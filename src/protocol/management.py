@@ -3,6 +3,7 @@
 Each request of ManagerRequest is answered by messages, of which the last one ends it.
 """
 
+from src.engines.base import KVCacheChoice
 from src.protocol.generation import RunnerStats
 from src.protocol.lines import Failed, Message
 
@@ -155,6 +156,7 @@ class ModelState(Message, frozen=True, kw_only=True):
     device: str | None = None
     engine_version: str | None = None
     load_seconds: float | None = None
+    kv_cache: KVCacheChoice | None = None
     restarts: int = 0
     stats: RunnerStats | None = None
 

@@ -169,6 +169,7 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
         engine_version=version(spec.engine),
         load_seconds=round(seconds, 2),
         embedding_length=engine.embedding_length,
+        kv_cache=engine.kv_cache,
     )
 
 

@@ -39,7 +39,9 @@ class Models(Group):
     )
     max_parallel_sequences: int = Field(0, ge=0, le=256, description="sequences computed together; 0 = as many as fit, at most 20")
     kv_cache_type: Literal["auto", "f16", "q8_0"] = Field(
-        "auto", description="storage type of the KV cache: auto (f16; on x86 CPUs q8_0 for the values), f16, or q8_0 (half the memory)"
+        "auto",
+        description="storage type of the KV cache: auto (f16; q8_0 for the values where this CPU computes that faster), f16, "
+        "or q8_0 (half the memory)",
     )
     step_time_target_ms: float = Field(
         0, ge=0, le=60_000, description="milliseconds that a step with a prompt in it may delay running streams; 0 = chosen by device"

@@ -119,6 +119,17 @@ def test_a_short_prefix_is_computed_rather_than_copied(load):
     assert engine.stats().prefix_copies == 0
 
 
+def test_a_system_prompt_is_computed_no_more_once_as_many_conversations_are_kept_as_may_be(load, reference):
+    engine = load(cached_prefixes=2)
+    system = words(8, 20)
+    answers = [(one, *run(engine, [one])) for one in (job(id, system + words(100 + id, 40)) for id in range(7))]
+    assert [cached[one.id] for one, _, cached in answers] == [0, 0, 0, 20, 20, 20, 20]
+    kept = sorted(len(slot.cells) for slot in engine._slots.all)
+    assert kept[-3:] == [20, 67, 67], "the third holds nothing that the two do not"
+    for one, drawn, _ in answers:
+        reference.assert_greedy(one.tokens, drawn[one.id])
+
+
 def test_a_job_that_waited_for_a_cancelled_prompt_is_computed_itself(load, reference):
     engine = load()
     shared = words(5, 400)

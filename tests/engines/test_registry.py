@@ -97,7 +97,7 @@ def test_an_engine_is_loaded_by_its_name():
 
 FIELDS = {
     "model_path": "m", "context_length": 100, "max_sequences": 3, "kv_type": "f16", "lora": ["a"], "adapters": {"b": "c"},
-    "memory_fraction": 0.5, "vllm": {"tensor_parallel_size": 2}, "step_delay": 0.1, "fault": "",
+    "memory_fraction": 0.5, "vllm": {"tensor_parallel_size": 2}, "step_delay": 0.1, "fault": "", "measurements": "d",
 }  # fmt: skip
 
 

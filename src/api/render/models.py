@@ -50,6 +50,7 @@ def model_status(state: ModelState) -> JSON:
         "device": state.device,
         "engine_version": state.engine_version,
         "load_seconds": state.load_seconds,
+        "kv_cache": state.kv_cache and {"type": state.kv_cache.type, "measured_seconds": state.kv_cache.measured_seconds},
         "restarts": state.restarts,
         "stats": state.stats and _runner_stats(state.stats),
     }

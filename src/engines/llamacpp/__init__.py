@@ -8,7 +8,8 @@ from src.engines.base import Engine, EngineOptions
 
 class LlamaCppOptions(EngineOptions, frozen=True, kw_only=True):
     max_sequences: int
-    kv_type: str = "auto"  # how the KV cache is stored: auto (by the processor), f16, q8_0
+    kv_type: str = "auto"  # how the KV cache is stored: auto (as is quickest on this machine), f16, q8_0
+    measurements: str = ""  # a folder for what was measured on this machine; empty: nothing is measured, and auto goes by the processor
     lora: tuple[str, ...] = ()  # files of LoRA adapters, all applied
 
 

@@ -26,6 +26,7 @@ class LlamaCppEngine(Engine):
         self.context_length, self.vocab_size = self._model.context_length, self._model.n_vocab
         self.device = self._model.device
         self.embedding_length = self._model.embedding_length
+        self.kv_cache = self._model.kv_cache
         self._slots = Slots(self._model, options.cached_prefixes)
         target = options.step_time_target or STEP_TARGET[self.device]
         self._budget = PrefillBudget(target, BATCH_TOKENS)

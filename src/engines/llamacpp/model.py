@@ -4,14 +4,17 @@ import ctypes
 import platform
 from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import llama_cpp.llama_cpp as ll
 import psutil
 
-from src.engines.llamacpp import LlamaCppOptions
+from src.engines.base import KVCacheChoice
+from src.engines.llamacpp import LlamaCppOptions, kv_measurement
 from src.engines.llamacpp.candidates import Candidates
 from src.engines.llamacpp.device import GPU, INTEGRATED_GPU, choose_device, free_memory
+from src.engines.llamacpp.kv_types import F16, KV_TYPES, KVTypes
+from src.engines.llamacpp.one_layer import AttentionShape
 from src.engines.room import shrunk_context, shrunk_sequences
 from src.errors import EngineDead, InsufficientMemory, ModelLoadFailed
 
@@ -19,22 +22,6 @@ BATCH_TOKENS = 512  # most tokens one llama_decode computes
 GIB = 2**30
 CLS, LAST = ll.LLAMA_POOLING_TYPE_CLS, ll.LLAMA_POOLING_TYPE_LAST  # of the metadata's pooling types; all others mean the mean here
 WORK_BYTES = 64 * 2**20  # of a context for embeddings, beside its cells and logits
-
-
-class KVTypes(NamedTuple):
-    """How the keys and the values of the KV cache are stored."""
-
-    keys: int  # a ggml type
-    values: int
-    bytes: float  # of a key's and a value's number together
-
-
-F16 = KVTypes(ll.GGML_TYPE_F16, ll.GGML_TYPE_F16, 2 + 2)
-Q8_0 = KVTypes(ll.GGML_TYPE_Q8_0, ll.GGML_TYPE_Q8_0, 2 * 34 / 32)  # blocks of 32 one-byte numbers and their f16 scale
-# On x86 CPUs llama.cpp's flash attention adds up f16 values by converting each sum to f32 and back. With q8_0 values
-# twenty sequences of the built-in model decoded 1.4 times as fast at 100 tokens of context, twice as fast at 500.
-Q8_0_VALUES = KVTypes(ll.GGML_TYPE_F16, ll.GGML_TYPE_Q8_0, 2 + 34 / 32)
-
 
 _errors: deque[str] = deque(maxlen=4)  # llama.cpp's last ones, so that a failed load can say why
 
@@ -70,9 +57,10 @@ class LoadedModel:
         self.embedding_length = ll.llama_model_n_embd_out(self.model)
         self.pooling = int(_metadata(self.model, f"{_metadata(self.model, 'general.architecture')}.pooling_type") or 0)
         self._adapters = [self._load_adapter(path, name) for path in options.lora]  # before a context is made
-        kv_types = self._kv_types(options.kv_type)
         self.context_length = min(options.context_length, ll.llama_model_n_ctx_train(self.model))
         self.slots = options.max_sequences
+        self.kv_cache = self._choose_kv_cache(options)
+        kv_types = KV_TYPES[self.kv_cache.type]
         token_bytes = _kv_bytes_per_token(self.model, kv_types)
         if self.device != "cpu" and memory:
             self._shrink(options, token_bytes, memory - ll.llama_model_size(self.model))
@@ -80,7 +68,8 @@ class LoadedModel:
         if self.device != "cpu" and memory:
             self._refuse_if_too_large(kv_bytes, memory - ll.llama_model_size(self.model), name)
         self.context = self._make_context(options, kv_types)
-        if not self.context and kv_types is Q8_0_VALUES:  # a model without flash attention
+        if not self.context and options.kv_type == "auto" and kv_types is not F16:  # a model without flash attention
+            self.kv_cache = KVCacheChoice(type="f16")
             self.context = self._make_context(options, F16)
         if not self.context:
             raise ModelLoadFailed(
@@ -177,11 +166,21 @@ class LoadedModel:
             )
         return adapter
 
-    def _kv_types(self, kv_type: str) -> KVTypes:
-        if kv_type == "auto":
-            x86 = platform.machine() in ("x86_64", "AMD64")
-            return Q8_0_VALUES if self.device == "cpu" and x86 and _head_sizes(self.model)[1] % 32 == 0 else F16
-        return {"f16": F16, "q8_0": Q8_0}[kv_type]
+    def _choose_kv_cache(self, options: LlamaCppOptions) -> KVCacheChoice:
+        if options.kv_type != "auto":
+            return KVCacheChoice(type=options.kv_type)
+        key_length, value_length = _head_sizes(self.model)
+        if self.device != "cpu" or value_length % 32 != 0:
+            return KVCacheChoice(type="f16")
+        shape = AttentionShape(ll.llama_model_n_head(self.model), ll.llama_model_n_head_kv(self.model), key_length, value_length)
+        timings = None
+        if options.measurements and shape.kv_heads:
+            request = kv_measurement.Request(("f16", "q8_0_values"), shape, self.slots, options.threads or 1)
+            timings = kv_measurement.measured(Path(options.measurements), request)
+        if timings is None:
+            return KVCacheChoice(type="q8_0_values" if platform.machine() in ("x86_64", "AMD64") else "f16")
+        seconds = {name: round(timing.request, 6) for name, timing in timings.items()}
+        return KVCacheChoice(type=kv_measurement.fastest(timings), measured_seconds=seconds)
 
     def _make_context(self, options: LlamaCppOptions, kv_types: KVTypes) -> Any:
         params = ll.llama_context_default_params()

@@ -31,6 +31,10 @@ class Slot:
         """How many of the tokens, from the first, its cells hold for the job."""
         return common_prefix(self.cells, tokens) if self.scope == job.scope else 0
 
+    def held(self, other: "Slot") -> int:
+        """How many of the other's cells it holds as well."""
+        return common_prefix(self.cells, other.cells) if self.scope == other.scope else 0
+
     def coming(self, job: Job) -> int:
         """How many of the job's tokens they will hold once what it has to do is done."""
         return common_prefix([*self.cells, *self.todo], job.tokens) if self.scope == job.scope else 0
@@ -78,15 +82,18 @@ class Slots:
         return slot
 
     def release(self, slot: Slot) -> None:
-        """End the slot's job. Its cells are kept for reuse; beyond the bound the longest unused ones are freed."""
+        """End the slot's job. Its cells are kept for reuse; beyond the bound those unused for longest go, but for what others hold."""
         assert slot.sampler is not None
         slot.sampler.close()
         slot.job = slot.sampler = None
         slot.todo.clear()
         slot.used_at = self._tick()
         idle = sorted((s for s in self.all if s.cells and not s.job), key=lambda s: s.used_at)
-        for oldest in idle[: max(0, len(idle) - self._kept)]:
-            self._cut(oldest, 0)
+        surplus = max(0, len(idle) - self._kept)
+        others = [*idle[surplus:], *self.running()] if self._kept else []
+        for oldest in idle[:surplus]:
+            # What others hold too, a system prompt say, stays: it costs nothing, and the slot's next job need not compute it.
+            self._cut(oldest, max((other.held(oldest) for other in others), default=0))
 
     def clean(self, spoilt: list[Slot]) -> None:
         """Wipe free slots in whose cells there is NaN, which attention carries on to whoever has the slot next: also from cells

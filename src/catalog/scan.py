@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from src.catalog import gguf, safetensors
+from src.catalog.bounds import CutOff
 from src.catalog.facts import BrokenModel, Facts, NotAModel
 from src.catalog.folders import Folder, Unreadable, WeightFile, repository, walk
 from src.catalog.makers import FILE, makers_sampling
@@ -70,7 +71,7 @@ class Catalog:
         self._root = models_dir
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
         self._stamps = Stamps()
-        self.unreadable: list[Unreadable] = []  # of the last scan
+        self.unreadable: list[Unreadable | CutOff] = []  # of the last scan, also what it cut off
 
     @property
     def current(self) -> bool:

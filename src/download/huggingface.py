@@ -1,10 +1,12 @@
 """Hugging Face by its own client. HF_ENDPOINT, HF_TOKEN and the like are the client's own settings."""
 
+import errno
 import glob
 import hashlib
 import io
 import os
 import re
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,11 +52,30 @@ class HuggingFace(Source):
         with _explained(listing.repo, listing.revision):
             with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
                 list(pool.map(lambda file: _fetch(listing, file, folder), [file for file in missing if file not in large]))
-            if large:  # the hub gives them out by its own protocol only, which begins a broken-off file anew
+            for file in large:  # the hub gives them out by its own protocol only, which begins a broken-off file anew
                 from huggingface_hub import snapshot_download
 
-                patterns = [glob.escape(file.path) for file in large]
-                snapshot_download(listing.repo, revision=listing.commit, local_dir=folder, allow_patterns=patterns)
+                with _none_larger_than(file):
+                    snapshot_download(listing.repo, revision=listing.commit, local_dir=folder, allow_patterns=[glob.escape(file.path)])
+
+
+@contextmanager
+def _none_larger_than(file: RemoteFile) -> Iterator[None]:
+    """No file of this process grows beyond what the listing promised of this one: the kernel sees to that.
+
+    The client for large files is native code, and writes what the hub says at that time. Raises DownloadError.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft == resource.RLIM_INFINITY or file.size < soft:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.size, hard))
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise _larger(file) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _fetch(listing: Listing, file: RemoteFile, folder: Path) -> None:
@@ -86,8 +107,12 @@ class _Bounded(io.BufferedWriter):
     def write(self, data: Any) -> int:
         """Raises DownloadError."""
         if self.tell() + len(memoryview(data)) > self._file.size:
-            raise DownloadError(f"{self._file.path} is larger than the {self._file.size:,} bytes that its listing has")
+            raise _larger(self._file)
         return super().write(data)
+
+
+def _larger(file: RemoteFile) -> DownloadError:
+    return DownloadError(f"{file.path} is larger than the {file.size:,} bytes that its listing has")
 
 
 @contextmanager

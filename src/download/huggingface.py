@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 from src.download.errors import DownloadError
 from src.download.reference import Reference
-from src.download.source import Listing, RemoteFile, Source, wrong
+from src.download.source import Listing, RemoteFile, Source, no_file_larger_than, wrong
 
 FILES_AT_A_TIME = 4
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -61,21 +60,14 @@ class HuggingFace(Source):
 
 @contextmanager
 def _none_larger_than(file: RemoteFile) -> Iterator[None]:
-    """No file of this process grows beyond what the listing promised of this one: the kernel sees to that.
-
-    The client for large files is native code, and writes what the hub says at that time. Raises DownloadError.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if soft == resource.RLIM_INFINITY or file.size < soft:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file.size, hard))
+    """The client for large files is native code. Raises DownloadError."""
     try:
-        yield
+        with no_file_larger_than(file.size):
+            yield
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
         raise _larger(file) from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _fetch(listing: Listing, file: RemoteFile, folder: Path) -> None:

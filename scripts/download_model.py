@@ -12,5 +12,5 @@ from src.settings import Settings
 
 if __name__ == "__main__":
     settings = Settings.load()
-    keep_log(settings.log_path)
+    keep_log(settings.log_path, settings.log_retention_days, settings.log_max_bytes)
     sys.exit(main(settings.models_path))

@@ -34,7 +34,7 @@ def main() -> int:
         "--models-dir", type=Path, default=settings.models_path, help=f"the models folder (default: {settings.models_path})"
     )
     arguments = parser.parse_args()
-    keep_log(settings.log_path)
+    keep_log(settings.log_path, settings.log_retention_days, settings.log_max_bytes)
     store = Store(arguments.models_dir)
     downloaded = store.downloaded()
     if unknown := [name for name in arguments.names if name not in downloaded]:

@@ -1,9 +1,13 @@
 """The one reader of a Hugging Face folder's small files: JSON, chat template, end tokens. For catalog, text and engines.
 
-Nobody checked these files: sizes are bounded before anything is parsed, and all that is wrong raises ModelLoadFailed.
+Nobody checked these files: sizes are bounded before anything is parsed, and all that is wrong raises ModelLoadFailed. What a template
+or a vocabulary says can be read by requests, so none of them may be a link to just any file of this machine.
 """
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,56 @@ MAX_ELEMENTS = 2**20  # of a JSON file: each takes some hundred bytes of memory
 MAX_VOCABULARY_BYTES = 128 * 2**20  # of tokenizer.json; the largest take some forty million
 MAX_VOCABULARY_ELEMENTS = 2**21
 TEMPLATES = "additional_chat_templates"  # a folder in the model's
+FOLDERS_DEEP = 3  # in a model's own that loaders read files of: additional_chat_templates, 1_Pooling
+WEIGHTS = (".gguf", ".safetensors")
+# A file of huggingface-hub's cache, wherever that lies. It is called after its own content: who can name one knows what is in it.
+_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates where there are several: for all, and for requests with tools
+
+
+def check_folder(folder: Path, models_dir: Path) -> None:
+    """Raises ModelLoadFailed where a file of a model's folder is a link to elsewhere than may be.
+
+    It may lead into the folder, into the blobs of the cache that the folder is a snapshot of, or into the models folder. Weights may lie
+    anywhere: they are only loaded as tensors.
+    """
+    allowed = _allowed(folder, models_dir)
+    for path in _links(folder, FOLDERS_DEEP):
+        _check(path, allowed)
+
+
+def check_file(path: Path, folder: Path, models_dir: Path) -> None:
+    """The same for one file of `folder`. What lies directly in the models folder is the operator's own, and may lead anywhere."""
+    if folder != models_dir:
+        _check(path, _allowed(folder, models_dir))
+
+
+def _allowed(folder: Path, models_dir: Path) -> list[str]:
+    home = Path(os.path.realpath(folder))
+    return [str(home), os.path.realpath(models_dir), *([str(home.parent.parent / "blobs")] if home.parent.name == "snapshots" else [])]
+
+
+def _check(path: Path, allowed: list[str]) -> None:
+    """Raises ModelLoadFailed."""
+    real = os.path.realpath(path)
+    if not os.path.exists(real) or _BLOB.search(real) or any(real == place or real.startswith(f"{place}/") for place in allowed):
+        return
+    raise ModelLoadFailed(f"{_shown(path)} is a link that leads out of the model's folder: put the file itself there")
+
+
+def _links(folder: Path, depth: int) -> Iterator[Path]:
+    """All but weights, also in inner folders; those that may not be read are left out, as no loader could read them either."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in found:
+        if entry.is_symlink():
+            if not (entry.name.endswith(WEIGHTS) and os.path.isfile(folder / entry.name)):
+                yield folder / entry.name
+        elif depth and entry.is_dir():
+            yield from _links(folder / entry.name, depth - 1)
 
 
 class _AddedToken(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ ALLOWED = {
     "catalog": {"catalog", "errors", "hf_folder", "sampling"},
     "download": {"download"},
     "download.errors": set(),
+    "download.reason": {"logs"},
     "download.reference": {"download.errors"},
     "download.__main__": {"download", "settings"},
     "logs": {"settings", "errors", "terminal"},

@@ -13,7 +13,7 @@ from src.catalog.options import FILE, NONE, ModelOptions, read_options
 from src.catalog.scan import Catalog, ModelEntry
 from src.catalog.stamps import Stamps
 from src.errors import ModelLoadFailed, SettingsError
-from src.hf_folder import read_template
+from src.hf_folder import check_file, read_template
 
 
 class Library:
@@ -64,13 +64,17 @@ class Library:
 
     def _with_options(self, entry: ModelEntry, options: ModelOptions) -> ModelEntry:
         facts = entry.facts
+        problem = entry.problem
         if options.chat_template:  # what is shown is what is served
             template = None
-            with contextlib.suppress(ModelLoadFailed):
+            try:
+                check_file(self._folder / options.chat_template, self._folder / options.chat_template.parts[0], self._folder)
                 template = read_template(self._folder / options.chat_template)
+            except ModelLoadFailed as error:
+                problem = problem or error.message
             shown = capabilities(template, embeddings="embeddings" in facts.capabilities)
             facts = msgspec.structs.replace(facts, capabilities=shown)
-        return msgspec.structs.replace(entry, options=options.over(facts.sampling), facts=facts)
+        return msgspec.structs.replace(entry, options=options.over(facts.sampling), facts=facts, problem=problem)
 
 
 class OneModel(Library):

@@ -18,12 +18,14 @@ from typing import NamedTuple
 import msgspec
 
 from src.catalog import gguf, safetensors
+from src.catalog.bounds import CutOff
 from src.catalog.facts import BrokenModel, Facts, NotAModel
 from src.catalog.folders import Folder, Unreadable, WeightFile, repository, walk
 from src.catalog.makers import FILE, makers_sampling
 from src.catalog.options import NONE, ModelOptions
 from src.catalog.stamps import Stamps
 from src.errors import ModelLoadFailed
+from src.hf_folder import check_file, check_folder
 
 _PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
@@ -70,7 +72,7 @@ class Catalog:
         self._root = models_dir
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
         self._stamps = Stamps()
-        self.unreadable: list[Unreadable] = []  # of the last scan
+        self.unreadable: list[Unreadable | CutOff] = []  # of the last scan, also what it cut off
 
     @property
     def current(self) -> bool:
@@ -100,6 +102,7 @@ class Catalog:
         self._stamps, self.unreadable = Stamps(), []
         for folder in walk(self._root, self._stamps, self.unreadable):
             for found in _models(folder, is_root=folder.path == self._root):
+                found = found._replace(problem=found.problem or _what_leads_out(found, self._root))
                 version = _version(found)
                 contents = self._read[version] = known[version] if version in known else _open(found)
                 if contents:
@@ -141,6 +144,18 @@ def _version(found: _Found) -> str:
     for file in [*found.weights, *configs]:
         digest.update(f"\n{file.path.name} {file.size} {file.modified_ns} {file.inode}".encode())
     return digest.hexdigest()[:12]
+
+
+def _what_leads_out(found: _Found, root: Path) -> str | None:
+    """Looked at in each scan, for a link may lead elsewhere by now although no file of the model is another one."""
+    try:
+        if found.format == "gguf":
+            check_file(found.folder.path / FILE, found.folder.path, root)
+        else:
+            check_folder(found.folder.path, root)
+    except ModelLoadFailed as error:
+        return error.message
+    return None
 
 
 def _open(found: _Found) -> _Contents | None:

@@ -1,5 +1,6 @@
 """Hugging Face by its own client. HF_ENDPOINT, HF_TOKEN and the like are the client's own settings."""
 
+import errno
 import glob
 import hashlib
 import io
@@ -13,7 +14,7 @@ from typing import Any
 
 from src.download.errors import DownloadError
 from src.download.reference import Reference
-from src.download.source import Listing, RemoteFile, Source, wrong
+from src.download.source import Listing, RemoteFile, Source, no_file_larger_than, wrong
 
 FILES_AT_A_TIME = 4
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -50,11 +51,23 @@ class HuggingFace(Source):
         with _explained(listing.repo, listing.revision):
             with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
                 list(pool.map(lambda file: _fetch(listing, file, folder), [file for file in missing if file not in large]))
-            if large:  # the hub gives them out by its own protocol only, which begins a broken-off file anew
+            for file in large:  # the hub gives them out by its own protocol only, which begins a broken-off file anew
                 from huggingface_hub import snapshot_download
 
-                patterns = [glob.escape(file.path) for file in large]
-                snapshot_download(listing.repo, revision=listing.commit, local_dir=folder, allow_patterns=patterns)
+                with _none_larger_than(file):
+                    snapshot_download(listing.repo, revision=listing.commit, local_dir=folder, allow_patterns=[glob.escape(file.path)])
+
+
+@contextmanager
+def _none_larger_than(file: RemoteFile) -> Iterator[None]:
+    """The client for large files is native code. Raises DownloadError."""
+    try:
+        with no_file_larger_than(file.size):
+            yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise _larger(file) from error
 
 
 def _fetch(listing: Listing, file: RemoteFile, folder: Path) -> None:
@@ -86,8 +99,12 @@ class _Bounded(io.BufferedWriter):
     def write(self, data: Any) -> int:
         """Raises DownloadError."""
         if self.tell() + len(memoryview(data)) > self._file.size:
-            raise DownloadError(f"{self._file.path} is larger than the {self._file.size:,} bytes that its listing has")
+            raise _larger(self._file)
         return super().write(data)
+
+
+def _larger(file: RemoteFile) -> DownloadError:
+    return DownloadError(f"{file.path} is larger than the {file.size:,} bytes that its listing has")
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from pathlib import Path
 from src.download.errors import DownloadError
 from src.download.reason import english
 from src.download.reference import Reference
-from src.download.source import Listing, RemoteFile, Source
+from src.download.source import Listing, RemoteFile, Source, no_file_larger_than
+
+OWN_BYTES = 64 * 2**20  # that a file of the client's own, or a log, may have
 
 
 class ModelScope(Source):
@@ -31,7 +33,9 @@ class ModelScope(Source):
 
         # A comma would be read as the end of a pattern. A question mark in its place would match a slash, and so another folder.
         patterns = [glob.escape(file.path).replace(",", "[+--]") for file in listing.files]
-        with _explained(listing.repo, listing.revision):
+        # The client asks for a listing of its own. It gets files side by side, so that all have the largest one's bound.
+        largest = max([OWN_BYTES, *(file.size for file in listing.files)])
+        with _explained(listing.repo, listing.revision), no_file_larger_than(largest):
             snapshot_download(
                 listing.repo,
                 revision=listing.revision,

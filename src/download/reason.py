@@ -1,9 +1,9 @@
 """Why a hub's client failed, in English. What the client itself says, in whatever language, goes to downloads.log."""
 
-import contextlib
 import http
 import logging
 import os
+import time
 from pathlib import Path
 
 FILE = "downloads.log"
@@ -12,17 +12,20 @@ _log.propagate = False
 _log.addHandler(logging.NullHandler())
 
 
-def keep_log(folder: Path) -> None:
-    """Have the clients' own words appended to a file in this folder, if it is there."""
-    handler = logging.FileHandler(folder / FILE, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+def keep_log(folder: Path, retention_days: int, max_bytes: int) -> None:
+    """Have the clients' own words appended to a file in this folder, if it is there. It has the bounds of the server's own logs."""
+    from src.logs import LogFile
+
+    try:
+        handler: logging.Handler = LogFile(folder / FILE, retention_days, max_bytes)
+    except OSError:
+        handler = logging.NullHandler()
     _log.addHandler(handler)
 
 
 def english(error: BaseException) -> str:
     """The reason by the error's HTTP status, its system error, or else its kind."""
-    with contextlib.suppress(OSError):  # a folder that cannot be written
-        _log.warning("%s: %.2000s", type(error).__name__, repr(str(error))[1:-1])
+    _log.warning("%s %s: %.2000s", time.strftime("%Y-%m-%d %H:%M:%S%z"), type(error).__name__, repr(str(error))[1:-1])
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(status, int):
         return f"HTTP {status} {_phrase(status)}".rstrip()

@@ -3,8 +3,10 @@
 import fnmatch
 import hashlib
 import re
+import resource
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -106,6 +108,19 @@ def is_served(path: str) -> bool:
 
 def is_weight(path: str) -> bool:
     return path.endswith((".gguf", ".safetensors"))
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """What this process writes meanwhile ends there, with EFBIG: the kernel's bound, for clients that write by themselves what the hub
+    says at that time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft == resource.RLIM_INFINITY or size < soft:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def wrong(file: RemoteFile, place: Path) -> str | None:

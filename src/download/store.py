@@ -21,6 +21,7 @@ from src.download.reference import Reference, parse_path
 from src.download.source import Listing
 
 DOWNLOADS, PREVIOUS, RECORD = ".downloads", ".previous", ".source.json"
+MAX_RECORD = 16 * 2**20  # bytes
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -72,8 +73,12 @@ class Store:
 
     def record(self, name: str) -> Record | None:
         """Where a model came from; None where it was not downloaded by these scripts."""
+        path = self.place(name) / RECORD
         try:
-            return msgspec.json.decode((self.place(name) / RECORD).read_bytes(), type=Record)
+            if path.is_symlink() or not path.is_file():  # no script makes it one; a pipe would be waited for
+                return None
+            with path.open("rb") as file:
+                return msgspec.json.decode(file.read(MAX_RECORD), type=Record)
         except (OSError, msgspec.MsgspecError):
             return None
 

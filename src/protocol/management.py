@@ -176,7 +176,7 @@ class ServiceStatus(Message, frozen=True, kw_only=True):
     default_model: str | None
     uptime_seconds: float
     load_on_demand: bool
-    unreadable: list[str] = []  # a sentence for each folder or file in the models folder that may not be read
+    unreadable: list[str] = []  # a sentence for each folder or file in the models folder that may not be read, or was skipped
     engines: dict[str, str | None] = {}  # engine: None where it can run here, else why not
     processes: list[ProcessUse] = []
     cpu_percent: float = 0.0

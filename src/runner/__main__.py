@@ -21,7 +21,7 @@ from src import logs
 from src.engines import engine_options, load_engine, version
 from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
-from src.hf_folder import read_template
+from src.hf_folder import check_file, check_folder, read_template
 from src.protocol import (
     Detokenize,
     Embed,
@@ -100,6 +100,7 @@ async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message]
         lambda: load_engine(spec.engine, options), on_death=lambda: os._exit(ENGINE_DEAD), on_no_numbers=lambda: os._exit(NO_NUMBERS)
     )
     try:
+        await asyncio.to_thread(_check_files, spec, options.model_path, settings.models_path)
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, options.model_path)
         template = _template(spec, tokenizer, settings.template_seconds)
@@ -175,6 +176,14 @@ def _ready(spec: RunnerSpec, engine: Engine, seconds: float) -> RunnerReady:
 
 def _grammar_limits(settings: Settings) -> Limits:
     return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
+
+
+def _check_files(spec: RunnerSpec, model_path: str, models_dir: Path) -> None:
+    """Before any library reads them: none leads to files that are not the model's. Raises ModelLoadFailed."""
+    for folder in filter(os.path.isdir, [model_path, *spec.options.get("lora", ()), *spec.options.get("adapters", {}).values()]):
+        check_folder(Path(folder), models_dir)
+    if spec.chat_template and (path := Path(spec.chat_template)).is_relative_to(models_dir):
+        check_file(path, models_dir / path.relative_to(models_dir).parts[0], models_dir)
 
 
 def _tokenizer(model_path: str) -> Tokenizer:

@@ -85,14 +85,14 @@ def test_a_folder_that_is_missing_is_not_called_unreadable(tmp_path):
 def test_what_macos_refuses_is_looked_at_again_for_a_grant_changes_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(stamps, "SETTLE_SECONDS", -60.0)
     put(tmp_path, "shut/one.gguf")
-    listed, granted = os.listdir, False
+    listed, granted = os.scandir, False
 
-    def listdir(path: Path) -> list[str]:
+    def scandir(path: Path) -> object:
         if path.name == "shut" and not granted:
             raise PermissionError(errno.EPERM, "Operation not permitted")
         return listed(path)
 
-    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     library = Library(tmp_path, pytest.fail)
     assert library.look().unreadable == (f"{tmp_path}/shut may not be read: Operation not permitted",)
     granted = True

@@ -196,14 +196,20 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(hub, folder, path):
     assert not list(folder.path.parent.glob("evil*"))
 
 
-def test_no_comma_in_a_path_lets_the_client_write_elsewhere(hub, folder):
+@pytest.mark.parametrize("written", ["a,{}/x.gguf", "a,../x.gguf", "{}/x.gguf"], ids=["absolute", "above", "as slashes"])
+def test_no_comma_in_a_path_lets_the_client_write_elsewhere(hub, folder, written):
     """ModelScope's client reads commas as the ends of patterns. It lists the repository anew, and joins what matches to the folder."""
     models = folder.path
-    (models / "x.gguf").write_bytes(b"the operator's")
-    hub.repositories[REPO] = {"..,..,x.gguf": gguf_bytes()}
-    hub.second_listing[REPO] = {"..,..,x.gguf": gguf_bytes(), "../../x.gguf": b"evil"}
+    (models / ".downloads").mkdir()
+    for place in (models, models / ".downloads"):
+        (place / "x.gguf").write_bytes(b"the operator's")
+    listed = written.format(models) if written.startswith("a") else written.format(models).replace("/", ",")
+    hub.repositories[REPO] = {listed: gguf_bytes()}
+    hub.second_listing[REPO] = {name: b"evil" for name in ("../../x.gguf", "../x.gguf", f"{models}/x.gguf")} | {listed: gguf_bytes()}
     folder.download(REPO, "--source", "modelscope")
-    assert (models / "x.gguf").read_bytes() == b"the operator's"
+    for place in (models, models / ".downloads"):
+        assert (place / "x.gguf").read_bytes() == b"the operator's"
+    assert (models / "Tiny-1.5" / listed).read_bytes() == gguf_bytes(), "and the file itself comes"
 
 
 def test_a_file_that_is_larger_than_its_listing_has_it_is_not_written_on(hub, folder):

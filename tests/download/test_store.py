@@ -1,5 +1,7 @@
 """Nothing but an earlier version of the same download is ever replaced."""
 
+import os
+
 import pytest
 
 from src.download.errors import DownloadError
@@ -51,3 +53,14 @@ def test_an_earlier_version_is_replaced_and_kept(store):
     store.replace("x")
     assert (store.place("x") / "newer.gguf").exists()
     assert (store.previous("x") / "new.gguf").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("../other.json")])
+def test_a_record_that_is_no_file_of_its_own_is_none(store, make):
+    """A pipe would be waited for, a device has no end, and a link may lead to any file."""
+    store.install("x")
+    assert store.record("x") is not None
+    record = store.place("x") / ".source.json"
+    record.rename(store.root / "other.json")
+    make(record)
+    assert store.record("x") is None

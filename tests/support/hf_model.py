@@ -76,9 +76,11 @@ def as_embedder(folder: Path, home: Path) -> Path:
     made = home / NAME
     made.mkdir()
     for file in folder.iterdir():
-        (made / file.name).symlink_to(file)
+        if file.suffix == ".safetensors":
+            (made / file.name).symlink_to(file)
+        else:  # of these no link may lead out of the folder
+            shutil.copyfile(file, made / file.name)
     config = json.loads((folder / "config.json").read_text())
-    (made / "config.json").unlink()
     (made / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
     write_pooling(made, "mean_tokens")
     return made

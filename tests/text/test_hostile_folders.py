@@ -81,3 +81,13 @@ def test_a_folders_template_is_held_to_the_same_bounds_wherever_it_lies(tmp_path
     template = ChatTemplate(endless, bos_text="", eos_text="", special_texts=tokenizer.special_texts, seconds=0.2)
     with pytest.raises(ChatTemplateTooCostly):
         Dialect(template, tokenizer)
+
+
+def test_a_vocabulary_that_the_configuration_names_elsewhere_is_not_opened(tmp_path):
+    """transformers would, where there is no tokenizer.json."""
+    (tmp_path / "elsewhere.model").write_text("secret")
+    path = folder(tmp_path, {"eos_token": "<|end|>", "vocab_file": "../elsewhere.model"})
+    (path / "tokenizer.json").unlink()
+    (path / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(ModelLoadFailed, match=r"folder/tokenizer_config\.json names a file of another folder as its vocab_file"):
+        HFTokenizer(path)

@@ -5,6 +5,7 @@ https://huggingface.co/docs/transformers/main/fast_tokenizers and https://huggin
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -48,7 +49,7 @@ class HFTokenizer(Tokenizer):
 
     def _read(self, folder: Path) -> None:
         config = read_json(folder / "tokenizer_config.json")
-        self._vocabulary = _load(folder)
+        self._vocabulary = _load(folder, config)
         _mark_added_tokens(folder, self._vocabulary, config)
         form = json.loads(self._vocabulary.to_str())
         self._byte_level = _is_byte_level(form.get("decoder"), folder.name)
@@ -153,7 +154,7 @@ def _byte_characters() -> Iterator[tuple[str, int]]:
 BYTES = dict(_byte_characters())
 
 
-def _load(folder: Path) -> Vocabulary:
+def _load(folder: Path, config: dict[str, Any]) -> Vocabulary:
     path = folder / "tokenizer.json"
     if path.is_file():
         try:
@@ -162,6 +163,9 @@ def _load(folder: Path) -> Vocabulary:
             raise ModelLoadFailed(f"{folder.name}/tokenizer.json cannot be read: {error}") from error
     if not (folder / "tokenizer.model").is_file():
         raise ModelLoadFailed(f"{folder.name} has no vocabulary: it needs a tokenizer.json or a tokenizer.model beside its weights")
+    for key, value in config.items():  # transformers opens what is named there in place of the folder's own files
+        if key.endswith("_file") and isinstance(value, str) and os.path.basename(value) != value and os.path.exists(folder / value):
+            raise ModelLoadFailed(f"{folder.name}/tokenizer_config.json names a file of another folder as its {key[:40]}: remove that line")
     try:
         from transformers import AutoTokenizer
 

@@ -75,6 +75,7 @@ class ServiceError(Exception):
         self.template = message
         self.path: FieldPath = (param,) if isinstance(param, str) else param or ()
         self.retry_after = retry_after  # seconds; becomes the Retry-After header
+        self.tokens: tuple[int, int] | None = None  # of a prompt that is too long, at least, and that it may have
 
     def __str__(self) -> str:
         return self.message
@@ -158,6 +159,10 @@ class InvalidSchema(_ClientError):
 
 class ContextLengthExceeded(_ClientError):
     code = "context_length_exceeded"
+
+    def __init__(self, message: str, param: str | FieldPath | None = None, tokens: tuple[int, int] | None = None) -> None:
+        super().__init__(message, param)
+        self.tokens = tokens
 
 
 class InvalidAPIKey(_ClientError):

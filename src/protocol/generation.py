@@ -20,6 +20,7 @@ class ChatPrompt(Message, frozen=True, kw_only=True):
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] = []  # OpenAI's objects; those that may be called
+    deferred_tools: list[str] = []  # names of those that the template is not shown
     must_call: bool = False
     only_tool: str | None = None  # the name of the one that may be called
     parallel_calls: bool = True  # more than one call is allowed

@@ -27,6 +27,7 @@ class Failed(Message, frozen=True, kw_only=True):
     message: str  # with errors.FIELD where it names the field
     path: tuple[str | int, ...] = ()  # of the field
     retry_after: int | None = None
+    tokens: tuple[int, int] | None = None  # of a prompt that is too long, and that it may have
 
     @classmethod
     def of(cls, error: ServiceError) -> "Failed":
@@ -37,12 +38,13 @@ class Failed(Message, frozen=True, kw_only=True):
             message=error.template,
             path=error.path,
             retry_after=error.retry_after,
+            tokens=error.tokens,
         )
 
     def error(self) -> ServiceError:
         """The error as it was raised on the other side, but for its class."""
         error = ServiceError(self.message, self.path, self.retry_after)
-        error.status, error.type, error.code = self.status, self.type, self.code
+        error.status, error.type, error.code, error.tokens = self.status, self.type, self.code, self.tokens
         return error
 
 

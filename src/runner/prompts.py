@@ -47,7 +47,7 @@ class Prompts:
         if not tokens:
             raise InvalidValue("The prompt is empty.", param)
         if len(tokens) >= self._context_length:
-            raise self._too_long(str(len(tokens)), param)
+            raise self._too_long(len(tokens), param)
         self._refuse_beyond_most(len(tokens), param)
         return tokens
 
@@ -60,7 +60,7 @@ class Prompts:
         if not tokens:
             raise InvalidValue("The input is empty.", "input")
         if len(tokens) > self._context_length:
-            raise self._too_long(str(len(tokens)), "input")
+            raise self._too_long(len(tokens), "input")
         self._refuse_beyond_most(len(tokens), "input")
         return tokens
 
@@ -70,7 +70,7 @@ class Prompts:
             raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
         return self._dialect.prompt(
             prompt.messages,
-            tools=prompt.tools,
+            tools=[tool for tool in prompt.tools if tool["function"]["name"] not in prompt.deferred_tools],
             variables=prompt.variables,
             effort=prompt.reasoning_effort,
             generation_prompt=prompt.generation_prompt,
@@ -110,20 +110,28 @@ class Prompts:
     def _refuse_if_too_long(self, text: str, param: str) -> None:
         """By its size alone, before megabytes cost seconds of rendering and encoding."""
         if self._tokenizer.surely_exceeds(text, self._context_length):
-            raise self._too_long(f"more than {self._context_length}", param)
+            raise self._too_long(None, param)
         if self._most and self._tokenizer.surely_exceeds(text, self._most):
             self._refuse_beyond_most(self._most + 1, param)
 
     def _refuse_beyond_most(self, length: int, param: str) -> None:
         if self._most and length > self._most:
-            raise ContextLengthExceeded(f"{FIELD} is too long: MAX_PROMPT_TOKENS allows {self._most} tokens. Shorten it.", param)
+            message = f"{FIELD} is too long: MAX_PROMPT_TOKENS allows {self._most} tokens. Shorten it."
+            raise ContextLengthExceeded(message, param, (length, self._most))
 
-    def _too_long(self, length: str, param: str) -> ContextLengthExceeded:
+    def _too_long(self, length: int | None, param: str) -> ContextLengthExceeded:
+        """`length`: None where it is only known to be more than the context. OpenAI's words: clients look for them, to shorten the
+        conversation by themselves."""
+        context = self._context_length
+        what = "input has" if param == "input" else "messages resulted in" if param == "messages" else "prompt has"
+        told = f"more than {context}" if length is None else str(length)
+        room = "" if param == "input" or length != context else " The completion needs at least one more."
+        most = context if param == "input" else context - 1
         return ContextLengthExceeded(
-            f"The {'input' if param == 'input' else 'prompt'} has {length} tokens, but this model's context is "
-            f"{self._context_length} tokens{'' if param == 'input' else ' and the completion needs at least one'}. "
+            f"This model's maximum context length is {context} tokens. However, your {what} {told} tokens.{room} "
             "Shorten it, or raise CONTEXT_LENGTH.",
             param,
+            (length or context + 1, most),
         )
 
 

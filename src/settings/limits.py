@@ -1,5 +1,7 @@
 """Settings of what a request may take and hold. Whoever goes beyond one is told its name and what it allows."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from src.settings.group import Group
@@ -47,8 +49,11 @@ class Limits(Group):
     max_stop_length: int = Field(256, ge=1, description="characters in a stop string")
     max_stop_token_ids: int = Field(64, ge=0, description="stop token IDs")
     max_logit_bias: int = Field(300, ge=0, description="entries in logit_bias")
-    max_tools: int = Field(128, ge=0, description="tools in a chat")
-    max_tool_description: int = Field(16 * 1024, ge=1, description="characters in a tool's description")
+    max_tools: int = Field(512, ge=0, description="tools in a chat")
+    unsupported_media: Literal["refuse", "note"] = Field(
+        "refuse", description="pictures and files in a new user message: refuse, or note (the model reads that they were there)"
+    )
+    max_tool_description: int = Field(1024 * 1024, ge=1, description="characters in a tool's description")
     max_tool_calls: int = Field(128, ge=1, description="tool calls in one message")
     max_template_variables: int = Field(16, ge=0, description="entries in chat_template_kwargs")
     max_template_variable_length: int = Field(1024, ge=1, description="characters in one entry of chat_template_kwargs")

@@ -219,7 +219,7 @@ def test_a_history_with_calls_needs_no_tools(either):
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "invalid_value", "tools[0].function.name"),
         ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools[0].type"),
         ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools"),
-        ({"tools": [tool(f"f{n}") for n in range(129)]}, "invalid_value", "tools"),
+        ({"tools": [tool(f"f{n}") for n in range(513)]}, "invalid_value", "tools"),
         ({"tools": [WEATHER], "tool_choice": "sometimes"}, "invalid_value", "tool_choice"),
         ({"tools": [WEATHER], "tool_choice": named("other")}, "invalid_value", "tool_choice"),
         ({"tool_choice": "required"}, "invalid_value", "tool_choice"),

@@ -18,8 +18,12 @@ def body_for(path: str, error: ServiceError, request_id: str) -> dict[str, Any]:
 
 
 def anthropic(error: ServiceError) -> dict[str, Any]:
+    """A prompt that is too long in Anthropic's words, and nothing behind them: clients look for these, to shorten the conversation."""
+    message = error.public_message
+    if error.tokens:
+        message = f"prompt is too long: {error.tokens[0]} tokens > {error.tokens[1]} maximum"
     kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.public_message}}
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def openai_event(error: ServiceError) -> bytes:

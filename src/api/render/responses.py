@@ -3,7 +3,9 @@
 Shapes: the types of the package openai (openai/types/responses).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from src.api.render.base import Chunk, Event, ResponseOptions, framed, named_frame
@@ -12,7 +14,7 @@ from src.api.render.openai import logprob_entry
 from src.errors import ServiceError
 from src.protocol import Delta, Ended, Finished, Started, ToolCallDelta
 
-_PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
+_PREFIXES = {"message": "msg", "function_call": "fc", "custom_tool_call": "ctc", "reasoning": "rs"}
 
 
 class ResponseRenderer:
@@ -27,15 +29,19 @@ class ResponseRenderer:
         fingerprint: str,
         wants: ResponseOptions,
         echo: Chunk,
+        called_as: Mapping[str, dict[str, str]] = MappingProxyType({}),
         keep: Callable[[Chunk], None] | None = None,
     ) -> None:
-        """`echo`: what of the request the response repeats; `keep` is given the whole response once it has ended."""
+        """`echo`: what of the request the response repeats; `called_as`: type and names of a call's item, by the name that the model
+        uses, where they are others than a function's; `keep` is given the whole response once it has ended."""
         self._keep = keep
+        self._called_as = called_as
         self._logprobs = wants.logprobs
         self._head: Chunk = {"id": id, "object": "response", "created_at": created, "model": model, **echo}
         self._output: list[Chunk] = []
         self._open: Chunk | None = None
         self._entries = EncodedList()  # logprobs of the item that is open
+        self._arguments = ""  # of the call that is open
         self._sequence = -1
 
     def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]:
@@ -67,6 +73,8 @@ class ResponseRenderer:
 
     def failed(self, error: ServiceError) -> bytes:
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        if error.code == "context_length_exceeded":
+            code = error.code
         response = self._response("failed") | {"error": {"code": code, "message": error.public_message}}
         return named_frame(self._event("response.failed", response=response))
 
@@ -87,11 +95,17 @@ class ResponseRenderer:
     def _call(self, call: ToolCallDelta) -> Iterator[Chunk]:
         if call.id is not None:
             yield from self._close("completed")
-            yield from self._add("function_call", {"call_id": call.id, "name": call.name, "arguments": ""})
+            assert call.name is not None
+            told = self._called_as.get(call.name, {"type": "function_call", "name": call.name})
+            self._arguments = ""
+            empty = {"input": ""} if told["type"] == "custom_tool_call" else {"arguments": ""}
+            yield from self._add(told["type"], {"call_id": call.id, **told, **empty})
         if call.arguments:
             item = self._item()
-            item["arguments"] += call.arguments
-            yield self._event("response.function_call_arguments.delta", **self._place(), delta=call.arguments)
+            self._arguments += call.arguments
+            if item["type"] == "function_call":
+                item["arguments"] = self._arguments
+                yield self._event("response.function_call_arguments.delta", **self._place(), delta=call.arguments)
 
     def _open_text(self, kind: str, part: Chunk, fields: Chunk) -> Iterator[Chunk]:
         if self._open is not None and self._open["type"] == kind:
@@ -125,6 +139,10 @@ class ResponseRenderer:
             return
         if item["type"] == "function_call":
             yield self._event("response.function_call_arguments.done", **place, arguments=item["arguments"])
+        elif item["type"] == "custom_tool_call":
+            item["input"] = _input_of(self._arguments)
+            yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
+            yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
         else:
             part = item["content"][0]
             if item["type"] == "message":
@@ -168,3 +186,13 @@ class ResponseRenderer:
     def _event(self, name: str, **fields: Any) -> Chunk:
         self._sequence += 1
         return {"type": name, "sequence_number": self._sequence, **fields}
+
+
+def _input_of(arguments: str) -> str:
+    """A custom tool's text, of the JSON that the model wrote; as it stands where it was cut off."""
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments
+    text = value.get("input") if isinstance(value, dict) else None
+    return text if isinstance(text, str) else arguments

@@ -11,7 +11,9 @@ from src.api.gateway import gateway, json_response
 from src.api.generation.reply import reply
 from src.api.generation.response_store import Stored, response_store
 from src.api.render.responses import ResponseRenderer
+from src.api.schema import Strict
 from src.api.schema.response_items import items_of, seen
+from src.api.schema.response_tools import called_as
 from src.api.schema.responses import ResponsesRequest
 from src.errors import FIELD, InvalidValue, NotFound, UnsupportedField
 
@@ -31,7 +33,8 @@ def create() -> flask.Response:
         store.put(response["id"], client, Stored(response=response, items=[*history, *seen(request.items()), *seen(output)]))
 
     chat = request.chat(settings, history)
-    return reply(chat, partial(ResponseRenderer, echo=_echo(request, keeps), keep=keep if keeps else None), "resp_")
+    renderer = partial(ResponseRenderer, echo=_echo(request, keeps), called_as=called_as(request.tools), keep=keep if keeps else None)
+    return reply(chat, renderer, "resp_")
 
 
 @blueprint.get("/v1/responses/<id>")
@@ -87,8 +90,13 @@ def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": text.format.model_dump(by_alias=True, exclude_none=True) if text and text.format else {"type": "text"}},
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump() if choice else "auto",
-        "tools": [{"strict": None, "parameters": None, **tool.model_dump(exclude_none=True)} for tool in request.tools or []],
+        "tools": [_tool(tool) for tool in request.tools or []],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
     }
+
+
+def _tool(tool: Strict) -> dict[str, Any]:
+    written = tool.model_dump(by_alias=True, exclude_none=True)
+    return {"strict": None, "parameters": None, **written} if written["type"] == "function" else written

@@ -1,21 +1,32 @@
 """POST /v1/messages, as Anthropic's API has it: its body, and the chat that it asks for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.constraint import Schema, of_schema
-from src.api.schema.content import BlockContent, TextBlock, TextBlocks, ThinkingBlock, ToolResultBlock, ToolUseBlock, texts
+from src.api.schema.content import (
+    BlockContent,
+    Medium,
+    TextBlock,
+    TextBlocks,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    refuse_new_media,
+    texts,
+)
 from src.api.schema.conversation import Chat, Message, Part, Text, Tool
-from src.api.schema.fields import INT32_MAX, ModelName, Strict, unsupported
+from src.api.schema.fields import INT32_MAX, ModelName, Strict
 from src.api.schema.generation import MaxTokens, StopText
-from src.api.schema.limits import DEFAULTS, AtMost
+from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.text_request import Wishes, without_nulls
-from src.api.schema.tools import Description, FunctionName, Parameters, Tools, check_choice
-from src.errors import EACH, FieldPath, UnsupportedField
+from src.api.schema.tools import Description, FunctionName, LeftOutTool, Parameters, Tools, all_tools, check_choice
+from src.errors import EACH, FieldPath
 from src.protocol import Constraint
 from src.settings import Limits
 
@@ -34,6 +45,9 @@ NAMES: Mapping[FieldPath, FieldPath] = MappingProxyType(
 )
 
 
+BILLING = "x-anthropic-billing-header:"
+
+
 class InputMessage(Strict):
     role: Literal["user", "assistant", "system"]
     content: BlockContent | None = None
@@ -46,43 +60,44 @@ class InputMessage(Strict):
     def says_nothing(self) -> bool:
         return all(isinstance(block, TextBlock) and not block.text for block in self.blocks)
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self, tools: Mapping[str, Tool]) -> Iterator[Message]:
         """A tool's result is a message of its own in a chat. One that says nothing stays: templates want the roles in turn."""
         for block in self.blocks:
             if isinstance(block, ToolResultBlock):
-                yield Message("tool", (block.part(),))
-        text = self._parts(TextBlock)
+                yield Message("tool", (block.part(tools),))
         if self.role == "assistant":
+            text = self._parts(TextBlock)
             yield Message("assistant", (*self._parts(ThinkingBlock), *text, *self._parts(ToolUseBlock)))
-        elif text or self.says_nothing:
+        elif (text := self._parts(TextBlock, Medium)) or self.says_nothing:
             yield Message(self.role, text or texts(None))
 
-    def _parts(self, kind: type[TextBlock | ThinkingBlock | ToolUseBlock]) -> tuple[Part, ...]:
-        """Those of one kind; a text or a thought that is empty is none."""
-        parts = tuple(block.part() for block in self.blocks if isinstance(block, kind))
+    def _parts(self, *kinds: type[TextBlock | Medium | ThinkingBlock | ToolUseBlock]) -> tuple[Part, ...]:
+        """Those of these kinds; a text or a thought that is empty is none."""
+        parts = tuple(block.part() for block in self.blocks if isinstance(block, kinds))
         return () if len(parts) == 1 and getattr(parts[0], "text", None) == "" else parts
 
 
-def _check_type(kind: str) -> str:
-    if kind != "custom":
-        raise unsupported(UnsupportedField, f"is {kind[:64]!r}, but this server has no tools of its own")
-    return kind
-
-
 class MessagesTool(Strict):
-    type: Annotated[str, AfterValidator(_check_type), WithJsonSchema({"type": "string", "const": "custom"})] | None = None
+    type: Literal["custom"] | None = None
     name: FunctionName
     description: Description | None = None
     input_schema: Parameters | None = None
     strict: bool | None = None
+    defer_loading: bool | None = None
     cache_control: Any = None
 
-    @property
-    def function_name(self) -> str:
-        return self.name
+    def tools(self) -> Sequence[Tool]:
+        return (Tool(self.name, self.description, self.input_schema, bool(self.strict), bool(self.defer_loading)),)
 
-    def tool(self) -> Tool:
-        return Tool(self.name, self.description, self.input_schema, bool(self.strict))
+
+def _tool_tag(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
+    return "as left out" if isinstance(kind, str) and kind != "custom" else "as custom"
+
+
+AnyTool = Annotated[
+    Annotated[MessagesTool, Tag("as custom")] | Annotated[SkipJsonSchema[LeftOutTool], Tag("as left out")], Discriminator(_tool_tag)
+]
 
 
 class ToolChoice(Strict):
@@ -128,7 +143,7 @@ class CountTokensRequest(Strict):
     model: ModelName | None = None
     messages: Annotated[list[InputMessage], Field(min_length=1), AtMost("max_messages")]
     system: TextBlocks | None = None
-    tools: Tools[MessagesTool] | None = None
+    tools: Tools[AnyTool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -138,19 +153,25 @@ class CountTokensRequest(Strict):
     @classmethod
     def _is_there(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
         if choice and "tools" in info.data:
-            check_choice(info.data["tools"], must_call=CHOICES[choice.type] == "required", name=choice.name)
+            check_choice(all_tools(info.data["tools"]), must_call=CHOICES[choice.type] == "required", name=choice.name)
         return choice
+
+    @model_validator(mode="after")
+    def _asks_with_text(self, info: ValidationInfo) -> "CountTokensRequest":
+        said = ((("messages", index, "content"), message.role, message.content) for index, message in enumerate(self.messages))
+        refuse_new_media(said, limits_of(info))
+        return self
 
     def chat(self, limits: Limits = DEFAULTS) -> Chat:
         """Raises InvalidValue: see Chat.checked()."""
-        choice, messages = self.tool_choice, self._messages()
-        last = messages[-1]
+        choice, messages, tools = self.tool_choice, self._messages(), tuple(all_tools(self.tools))
+        last, by_name = messages[-1], {tool.name: tool for tool in tools}
         effort = self.output_config.effort if self.output_config else None
         thinking = self.thinking.type if self.thinking else None
         return Chat(
             **self._fields(),
-            messages=(*self._system(), *chain.from_iterable(message.messages() for message in messages)),
-            tools=tuple(tool.tool() for tool in self.tools or []),
+            messages=(*self._system(), *chain.from_iterable(message.messages(by_name) for message in messages)),
+            tools=tools,
             tool_choice=CHOICES[choice.type] if choice else "auto",
             only_tool=choice.name if choice else None,
             parallel_calls=not (choice and choice.disable_parallel_tool_use),
@@ -165,8 +186,9 @@ class CountTokensRequest(Strict):
         return self.messages[:-1] if len(self.messages) > 1 and last.role == "assistant" and last.says_nothing else self.messages
 
     def _system(self) -> Iterator[Message]:
-        parts = texts(self.system)
-        if parts != (Text(""),):
+        """Without Claude Code's account of itself, which differs with each session's first words: prefixes would not be found."""
+        parts = tuple(part for part in texts(self.system) if not part.text.startswith(BILLING))
+        if parts not in ((Text(""),), ()):
             yield Message("system", parts)
 
     def _fields(self) -> dict[str, Any]:

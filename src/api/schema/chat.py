@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from src.api.schema.chat_messages import ChatMessage
+from src.api.schema.content import refuse_new_media
 from src.api.schema.conversation import Chat
 from src.api.schema.fields import AsObject, AsString, ByKind
 from src.api.schema.generation import GenerationRequest, MostTokens
-from src.api.schema.limits import DEFAULTS, AtMost
+from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.template_variables import TemplateVariables
-from src.api.schema.tools import ChatTool, NamedChoice, Tools, check_choice
+from src.api.schema.tools import ChatTool, NamedChoice, Tools, all_tools, check_choice
 from src.settings import Limits
 
 ToolChoice = Annotated[Annotated[Literal["none", "auto", "required"], AsString] | Annotated[NamedChoice, AsObject], ByKind]
@@ -45,7 +46,8 @@ class ChatRequest(GenerationRequest):
     @classmethod
     def _is_there(cls, choice: Any, info: ValidationInfo) -> Any:
         if choice not in (None, "none", "auto") and "tools" in info.data:
-            check_choice(info.data["tools"], must_call=True, name=choice.function.name if isinstance(choice, NamedChoice) else None)
+            name = choice.function.name if isinstance(choice, NamedChoice) else None
+            check_choice(all_tools(info.data["tools"]), must_call=True, name=name)
         return choice
 
     @field_validator("continue_final_message")
@@ -55,13 +57,19 @@ class ChatRequest(GenerationRequest):
             raise ValueError("cannot be combined with add_generation_prompt, which begins a new message")
         return continues
 
+    @model_validator(mode="after")
+    def _asks_with_text(self, info: ValidationInfo) -> "ChatRequest":
+        said = ((("messages", index, "content"), message.role, message.content) for index, message in enumerate(self.messages))
+        refuse_new_media(said, limits_of(info))
+        return self
+
     def chat(self, limits: Limits = DEFAULTS) -> Chat:
         """Raises InvalidValue: see Chat.checked()."""
         only = self.tool_choice.function.name if isinstance(self.tool_choice, NamedChoice) else None
         return Chat(
             **self._fields(max_tokens=self.max_completion_tokens, logprobs=self.top_logprobs or 0 if self.logprobs else None),
             messages=tuple(message.message() for message in self.messages),
-            tools=tuple(tool.tool() for tool in self.tools or []),
+            tools=tuple(all_tools(self.tools)),
             tool_choice="required" if isinstance(self.tool_choice, NamedChoice) else self.tool_choice or "auto",
             only_tool=only,
             parallel_calls=self.parallel_tool_calls is not False,

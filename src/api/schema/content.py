@@ -1,30 +1,44 @@
-"""What a message is made of in every API, each form to the parts of a Chat. Here, and nowhere else, other media are refused.
+"""What a message is made of in every API, each form to the parts of a Chat. Here, and nowhere else, other media are left out or refused.
 
 To add a content type: its part in conversation.py, its forms here, and the rendering in Message.as_dict().
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from src.api.schema.conversation import Reasoning, Text, ToolCall, ToolResult, arguments_of
-from src.api.schema.fields import AsList, AsString, ByShape, Name, Strict, unsupported
+from src.api.schema.conversation import Reasoning, Text, Tool, ToolCall, ToolResult, arguments_of
+from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict
 from src.api.schema.limits import AtMost
-from src.errors import UnsupportedContent
+from src.errors import FIELD, FieldPath, UnsupportedContent
+from src.settings import Limits
 
-MEDIA = ("image", "audio", "video", "file", "document")  # a type of part has one of them in its name
+# What a type of part or block has in its name, and how the note in its place calls it.
+MEDIA = {"image": "an image", "audio": "a sound", "video": "a video", "file": "a file", "document": "a document"}
 AS_TEXT, AS_REFUSAL, AS_MEDIUM = "as text", "as refusal", "as medium"
 
 
-def _refuse(part: Any) -> Any:
-    """What it points to is never fetched."""
-    raise unsupported(UnsupportedContent, f"is of type {_type_of(part)[:64]!r}; this server accepts text only")
+class Medium(LeftOut):
+    """A part that is no text. What it points to is never fetched: the model reads a note in its place. See refuse_new_media()."""
+
+    @property
+    def text(self) -> str:
+        what = next((name for word, name in MEDIA.items() if word in self.type), f"a part of the type {self.type[:64]!r}")
+        return f"[{what} was here; this model takes text only]"
+
+    @property
+    def is_medium(self) -> bool:
+        """Not so: what a server of the API's owner would have added, a search say."""
+        return _is_medium(self.type)
+
+    def part(self) -> Text:
+        return Text(self.text)
 
 
-# Left out of the JSON schemas: the document lists what is accepted.
-Medium = Annotated[SkipJsonSchema[Any], BeforeValidator(_refuse), Tag(AS_MEDIUM)]
+AnyMedium = Annotated[SkipJsonSchema[Medium], Tag(AS_MEDIUM)]  # left out of the JSON schemas: the document lists what is accepted
 
 
 def _type_of(part: Any) -> Any:
@@ -57,7 +71,7 @@ class ChatText(Strict):
     text: Said = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
-ChatPart = Annotated[Annotated[ChatText, Tag(AS_TEXT)] | Medium, _by_type(lambda kind: AS_MEDIUM if _is_medium(kind) else AS_TEXT)]
+ChatPart = Annotated[Annotated[ChatText, Tag(AS_TEXT)] | AnyMedium, _by_type(lambda kind: AS_MEDIUM if _is_medium(kind) else AS_TEXT)]
 ChatContent = Annotated[Annotated[str, AsString] | Annotated[list[ChatPart], AtMost("max_content_parts"), AsList], ByShape]
 
 NotEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -101,7 +115,7 @@ def _response_tag(kind: str) -> str:
 
 
 ResponsePart = Annotated[
-    Annotated[ResponseText, Tag(AS_TEXT)] | Annotated[ResponseRefusal, Tag(AS_REFUSAL)] | Medium, _by_type(_response_tag)
+    Annotated[ResponseText, Tag(AS_TEXT)] | Annotated[ResponseRefusal, Tag(AS_REFUSAL)] | AnyMedium, _by_type(_response_tag)
 ]
 ResponseContent = Annotated[Annotated[str, AsString] | Annotated[list[ResponsePart], AtMost("max_content_parts"), AsList], ByShape]
 
@@ -144,20 +158,46 @@ class ToolUseBlock(Strict):
         return ToolCall(self.id, self.name, arguments_of(self.input))
 
 
+class ToolReferenceBlock(Strict):
+    """In the result of a search for tools: from here on the model knows this one."""
+
+    type: Literal["tool_reference"]
+    tool_name: Name
+
+
 KNOWN_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
-TextOnly = Annotated[Annotated[TextBlock, Tag(AS_TEXT)] | Medium, _by_type(lambda kind: AS_TEXT if kind in KNOWN_BLOCKS else AS_MEDIUM)]
+TextOnly = Annotated[Annotated[TextBlock, Tag(AS_TEXT)] | AnyMedium, _by_type(lambda kind: AS_TEXT if kind in KNOWN_BLOCKS else AS_MEDIUM)]
 TextBlocks = Annotated[Annotated[str, AsString] | Annotated[list[TextOnly], AtMost("max_content_parts"), AsList], ByShape]
+
+
+def _result_tag(kind: str) -> str:
+    return "as tool_reference" if kind == "tool_reference" else AS_TEXT if kind in KNOWN_BLOCKS else AS_MEDIUM
+
+
+ResultPart = Annotated[
+    Annotated[TextBlock, Tag(AS_TEXT)] | Annotated[ToolReferenceBlock, Tag("as tool_reference")] | AnyMedium, _by_type(_result_tag)
+]
+ResultContent = Annotated[Annotated[str, AsString] | Annotated[list[ResultPart], AtMost("max_content_parts"), AsList], ByShape]
 
 
 class ToolResultBlock(Strict):
     type: Literal["tool_result"]
     tool_use_id: Name
-    content: TextBlocks | None = None
+    content: ResultContent | None = None
     is_error: bool | None = None
     cache_control: Any = None
 
-    def part(self) -> ToolResult:
-        return ToolResult(self.tool_use_id, texts(self.content))
+    def part(self, tools: Mapping[str, Tool]) -> ToolResult:
+        """`tools`: by their names, all that the request has. The text of a reference is the tool it brings."""
+        if not isinstance(self.content, list):
+            return ToolResult(self.tool_use_id, texts(self.content))
+        parts = [Text(_brought(part, tools)) if isinstance(part, ToolReferenceBlock) else part.part() for part in self.content]
+        return ToolResult(self.tool_use_id, tuple(parts) or (Text(""),))
+
+
+def _brought(reference: ToolReferenceBlock, tools: Mapping[str, Tool]) -> str:
+    tool = tools.get(reference.tool_name)
+    return json.dumps(tool.as_dict(), ensure_ascii=False) if tool else reference.tool_name
 
 
 Block = Annotated[
@@ -166,7 +206,7 @@ Block = Annotated[
     | Annotated[RedactedThinkingBlock, Tag("as redacted_thinking")]
     | Annotated[ToolUseBlock, Tag("as tool_use")]
     | Annotated[ToolResultBlock, Tag("as tool_result")]
-    | Medium,
+    | AnyMedium,
     _by_type(lambda kind: f"as {kind}" if kind in KNOWN_BLOCKS else AS_MEDIUM),
 ]
 BlockContent = Annotated[Annotated[str, AsString] | Annotated[list[Block], AtMost("max_content_parts"), AsList], ByShape]
@@ -180,3 +220,19 @@ def texts(content: str | list[Any] | None) -> tuple[Text, ...]:
     if content is None or isinstance(content, str):
         return (Text(content or ""),)
     return tuple(Text(part.text) for part in content) or (Text(""),)
+
+
+def refuse_new_media(said: Iterable[tuple[FieldPath, str, Any]], limits: Limits) -> None:
+    """`said`: (its place, role, content) of each message. Raises UnsupportedContent for a picture in what a user says that no answer
+    has followed yet, unless UNSUPPORTED_MEDIA says that a note is enough.
+
+    In what came before, and in what tools returned, a note takes its place: else one picture would end a conversation.
+    """
+    if limits.unsupported_media == "note":
+        return
+    for place, role, content in reversed(list(said)):
+        if role == "assistant":
+            return
+        for index, part in enumerate(content if role == "user" and isinstance(content, list) else []):
+            if isinstance(part, Medium) and part.is_medium:
+                raise UnsupportedContent(f"{FIELD} is of type {part.type[:64]!r}; this server accepts text only.", (*place, index))

@@ -93,6 +93,7 @@ class Tool(msgspec.Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool = False
+    deferred: bool = False  # may be called, but is not in the prompt's list: a result in the conversation brings it
 
     def as_dict(self) -> dict[str, Any]:
         """As chat templates take it: with a description and a schema, even if they say nothing."""
@@ -147,6 +148,7 @@ class Chat(TextRequest, frozen=True, kw_only=True):
             only_tool=self.only_tool,
             parallel_calls=self.parallel_calls,
             variables=self.variables,
+            deferred_tools=[tool.name for tool in self.tools if tool.deferred],
             reasoning_effort=self.reasoning_effort,
             generation_prompt=self.generation_prompt,
             continued=self.continued,

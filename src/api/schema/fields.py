@@ -1,6 +1,6 @@
 """JSON to a checked object, or an error with the path of the field that is wrong and a sentence on what is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
@@ -45,10 +45,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True, extra="allow")
     names: ClassVar[Mapping[FieldPath, FieldPath]] = MappingProxyType({})
 
+    def without_effect(self) -> Iterable[str]:
+        """Names of fields whose values were hints that mean nothing here: unknown_fields reports them."""
+        return ()
+
     @field_validator("*", mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
         return whole(value)
+
+
+class LeftOut(Strict):
+    """A part of a request that has no effect here, and does not change what the rest means: unknown_fields reports it by its place."""
+
+    type: str
 
 
 def validate(kind: type[Strict], body: dict[str, Any], limits: Limits = DEFAULTS) -> Any:

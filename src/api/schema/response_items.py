@@ -8,8 +8,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.content import ResponseContent, Said, texts
 from src.api.schema.conversation import Message, Part, Reasoning, Text, ToolCall, ToolResult, arguments_of
-from src.api.schema.fields import AsList, AsString, ByShape, Name, Strict, unsupported
+from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, unsupported
 from src.api.schema.limits import AtMost
+from src.api.schema.response_tools import qualified
 from src.errors import FIELD, InvalidValue, UnsupportedField
 from src.settings import Limits
 
@@ -41,17 +42,32 @@ class FunctionCallItem(ItemBase):
     type: Literal["function_call"]
     call_id: Name
     name: Name
+    namespace: Name | None = None
     arguments: str | None = None
 
     def part(self) -> ToolCall:
-        return ToolCall(self.call_id, self.name, arguments_of(self.arguments))
+        return ToolCall(self.call_id, qualified(self.namespace, self.name), arguments_of(self.arguments))
 
     def seen(self) -> dict[str, Any]:
-        return {"type": self.type, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+        return {"type": self.type, "call_id": self.call_id, **_names(self), "arguments": self.arguments}
+
+
+class CustomCallItem(ItemBase):
+    type: Literal["custom_tool_call"]
+    call_id: Name
+    name: Name
+    namespace: Name | None = None
+    input: str
+
+    def part(self) -> ToolCall:
+        return ToolCall(self.call_id, qualified(self.namespace, self.name), arguments_of({"input": self.input}))
+
+    def seen(self) -> dict[str, Any]:
+        return {"type": self.type, "call_id": self.call_id, **_names(self), "input": self.input}
 
 
 class FunctionOutputItem(ItemBase):
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: Name
     output: ResponseContent | None = None
 
@@ -86,36 +102,53 @@ def _seen(content: str | list[Any] | None) -> list[dict[str, str]]:
     return [{"type": "text", "text": part.text} for part in texts(content)]
 
 
+def _names(call: FunctionCallItem | CustomCallItem) -> dict[str, str]:
+    return {"name": call.name} if call.namespace is None else {"name": call.name, "namespace": call.namespace}
+
+
 def _refuse(kind: str) -> str:
-    raise unsupported(UnsupportedField, f"is {kind[:64]!r}, an item type that this server does not accept")
+    reason = "this server does not look items up. Send the items themselves (store: false makes the openai clients do so)"
+    raise unsupported(UnsupportedField, f"is {kind!r}, but {reason}")
 
 
-class UnknownItem(Strict):
-    """There is none: it is refused by its type."""
+class ItemReference(Strict):
+    """It is refused by its type: without what it stands for, the conversation would be another one."""
 
-    type: Annotated[str, AfterValidator(_refuse)]
+    type: Annotated[Literal["item_reference"], AfterValidator(_refuse)]
 
 
-KINDS = ("message", "function_call", "function_call_output", "reasoning")
+FORMS = {
+    **{kind: kind for kind in ("message", "function_call", "custom_tool_call", "reasoning", "item_reference")},
+    **dict.fromkeys(("function_call_output", "custom_tool_call_output"), "call_output"),
+}
 
 
 def _tag(item: Any) -> str:
     kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
     if not isinstance(kind, str):
         return "as message"
-    return f"as {kind}" if kind in KINDS else "as unknown"
+    return f"as {FORMS.get(kind, 'unknown')}"
 
 
 Item = Annotated[
     Annotated[MessageItem, Tag("as message")]
     | Annotated[FunctionCallItem, Tag("as function_call")]
-    | Annotated[FunctionOutputItem, Tag("as function_call_output")]
+    | Annotated[CustomCallItem, Tag("as custom_tool_call")]
+    | Annotated[FunctionOutputItem, Tag("as call_output")]
     | Annotated[ReasoningItem, Tag("as reasoning")]
-    | Annotated[SkipJsonSchema[UnknownItem], Tag("as unknown")],
+    | Annotated[SkipJsonSchema[ItemReference], Tag("as item_reference")]
+    | Annotated[SkipJsonSchema[LeftOut], Tag("as unknown")],
     Discriminator(_tag),
 ]
 Input = Annotated[Annotated[str, AsString] | Annotated[list[Item], AtMost("max_input_items"), AsList], ByShape]
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+
+
+def role_and_content(item: Item) -> tuple[str, Any]:
+    """Whose it is, and what it says; a tool's is its output."""
+    if isinstance(item, MessageItem):
+        return item.role, item.content
+    return ("tool", None) if isinstance(item, (FunctionOutputItem, LeftOut)) else ("assistant", None)
 
 
 def items_of(stored: list[dict[str, Any]], limits: Limits) -> list[Item]:
@@ -140,7 +173,7 @@ def messages_of(items: Iterable[Item]) -> Iterator[Message]:
             parts = []
         if isinstance(item, ReasoningItem):
             parts += item.parts()
-        elif isinstance(item, FunctionCallItem):
+        elif isinstance(item, (FunctionCallItem, CustomCallItem)):
             parts.append(item.part())
         elif isinstance(item, MessageItem) and item.role == "assistant":
             parts = [*(part for part in parts if not isinstance(part, Text)), *item.message().parts]
@@ -152,7 +185,7 @@ def messages_of(items: Iterable[Item]) -> Iterator[Message]:
 
 def _continues(parts: list[Part], item: Item) -> bool:
     """Whether it belongs to the assistant's message that has these parts: it thinks, then speaks, then calls."""
-    if isinstance(item, FunctionCallItem):
+    if isinstance(item, (FunctionCallItem, CustomCallItem)):
         return True
     message = Message("assistant", tuple(parts))
     is_assistants = isinstance(item, ReasoningItem) or (isinstance(item, MessageItem) and item.role == "assistant")

@@ -5,18 +5,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from src.api.schema.chat import Effort, TopLogprobs
 from src.api.schema.constraint import FORMAT_NAME, Schema, of_schema
-from src.api.schema.content import texts
+from src.api.schema.content import refuse_new_media, texts
 from src.api.schema.conversation import Chat, Message, Tool
-from src.api.schema.fields import AsObject, AsString, ModelName, Name, Strict, missing, unsupported
+from src.api.schema.fields import AsObject, AsString, ModelName, Name, Strict, missing
 from src.api.schema.generation import MostTokens
-from src.api.schema.limits import DEFAULTS, AtMost
-from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of
+from src.api.schema.limits import DEFAULTS, AtMost, limits_of
+from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of, role_and_content
+from src.api.schema.response_tools import ResponsesTools
 from src.api.schema.text_request import Wishes, without_nulls
-from src.api.schema.tools import Description, FunctionName, Parameters, Tools, check_choice
+from src.api.schema.tools import FunctionName, all_tools, check_choice
 from src.errors import EACH, FIELD, FieldPath, UnsupportedField
 from src.protocol import Constraint
 from src.settings import Limits
@@ -32,27 +33,6 @@ NAMES: Mapping[FieldPath, FieldPath] = MappingProxyType(
     }
 )
 NOT_WITH_THIS_VALUE = "is not supported with this value. Leave it out"
-
-
-def _check_type(kind: str) -> str:
-    if kind != "function":
-        raise unsupported(UnsupportedField, f"is {kind[:64]!r}, but this server has no tools of its own: it accepts functions only")
-    return kind
-
-
-class ResponsesTool(Strict):
-    type: Annotated[str, AfterValidator(_check_type), WithJsonSchema({"type": "string", "const": "function"})]
-    name: FunctionName
-    description: Description | None = None
-    parameters: Parameters | None = None
-    strict: bool | None = None
-
-    @property
-    def function_name(self) -> str:
-        return self.name
-
-    def tool(self) -> Tool:
-        return Tool(self.name, self.description, self.parameters, bool(self.strict))
 
 
 class NamedTool(Strict):
@@ -99,15 +79,12 @@ class TextFormat(Strict):
         return name
 
 
-def _check_verbosity(verbosity: str) -> str:
-    if verbosity != "medium":
-        raise unsupported(UnsupportedField, NOT_WITH_THIS_VALUE)
-    return verbosity
-
-
 class TextConfig(Strict):
     format: TextFormat | None = None
-    verbosity: Annotated[Literal["low", "medium", "high"], AfterValidator(_check_verbosity)] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    def without_effect(self) -> Iterable[str]:
+        return ["verbosity"] if self.verbosity in ("low", "high") else []
 
 
 class ReasoningConfig(Strict):
@@ -137,7 +114,7 @@ class ResponsesRequest(Strict):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: TopLogprobs | None = None
-    tools: Tools[ResponsesTool] | None = None
+    tools: ResponsesTools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -150,21 +127,31 @@ class ResponsesRequest(Strict):
     @model_validator(mode="before")
     @classmethod
     def _can_be_done_here(cls, body: dict[str, Any]) -> dict[str, Any]:
-        for name, neutral in (("background", False), ("truncation", "disabled"), ("conversation", None), ("prompt", None)):
+        for name, neutral in (("background", False), ("conversation", None), ("prompt", None)):
             if body.get(name) not in (None, neutral):
                 raise UnsupportedField(f"{FIELD} {NOT_WITH_THIS_VALUE}.", name)
         return body
+
+    @model_validator(mode="after")
+    def _asks_with_text(self, info: ValidationInfo) -> "ResponsesRequest":
+        items = self.input if isinstance(self.input, list) else []
+        said = ((("input", index, "content"), *role_and_content(item)) for index, item in enumerate(items))
+        refuse_new_media(said, limits_of(info))
+        return self
 
     @field_validator("tool_choice")
     @classmethod
     def _can_be_called(cls, choice: Any, info: ValidationInfo) -> Any:
         """Without tools it has no effect."""
-        if tools := info.data.get("tools"):
+        if tools := list(all_tools(info.data.get("tools"))):
             if isinstance(choice, AllowedTools):
                 check_choice(_allowed(tools, choice), must_call=choice.mode == "required")
             else:
                 check_choice(tools, must_call=False, name=choice.name if isinstance(choice, NamedTool) else None)
         return choice
+
+    def without_effect(self) -> Iterable[str]:
+        return ["truncation"] if self.truncation == "auto" else []
 
     def items(self) -> list[Item]:
         return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
@@ -187,13 +174,14 @@ class ResponsesRequest(Strict):
 
     def _tool_fields(self) -> dict[str, Any]:
         """Those of the Chat."""
-        if not self.tools:
+        tools, choice = list(all_tools(self.tools)), self.tool_choice
+        if not tools:
             return {}
-        choice = self.tool_choice
-        tools = _allowed(self.tools, choice) if isinstance(choice, AllowedTools) else self.tools
+        if isinstance(choice, AllowedTools):
+            tools = _allowed(tools, choice)
         mode = "required" if isinstance(choice, NamedTool) else choice.mode if isinstance(choice, AllowedTools) else choice or "auto"
         return {
-            "tools": tuple(tool.tool() for tool in tools),
+            "tools": tuple(tools),
             "tool_choice": mode,
             "only_tool": choice.name if isinstance(choice, NamedTool) else None,
             "parallel_calls": self.parallel_tool_calls is not False,
@@ -215,6 +203,6 @@ class ResponsesRequest(Strict):
         return of_schema(format.schema_ if format.type == "json_schema" else None, "response_format")
 
 
-def _allowed(tools: list[ResponsesTool], choice: AllowedTools) -> list[ResponsesTool]:
+def _allowed(tools: list[Tool], choice: AllowedTools) -> list[Tool]:
     names = {tool.name for tool in choice.tools}
     return [tool for tool in tools if tool.name in names]

@@ -1,17 +1,17 @@
 """Tools that the model may call, and whether it has to: what the APIs have in common, and OpenAI's form of a tool."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo
 
 from src.api.schema.conversation import Tool
-from src.api.schema.fields import Strict
+from src.api.schema.fields import LeftOut, Strict
 from src.api.schema.limits import AtMost, limits_of
 from src.api.schema.nesting import has_more_values, is_deeper
 
-FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Description = Annotated[str, AtMost("max_tool_description")]
 
 
@@ -30,29 +30,44 @@ def _check_parameters(parameters: dict[str, Any], info: ValidationInfo) -> dict[
 Parameters = Annotated[dict[str, Any], AfterValidator(_check_parameters)]
 
 
-class Named(Protocol):
-    """An API's form of a tool."""
+class ToolForm(Protocol):
+    """An API's form of a tool, or of several."""
 
-    @property
-    def function_name(self) -> str: ...
-
-
-AnyTool = TypeVar("AnyTool", bound=Named)
+    def tools(self) -> Sequence[Tool]: ...
 
 
-def _check_names(tools: list[AnyTool]) -> list[AnyTool]:
-    names = [tool.function_name for tool in tools]
-    if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
-        raise ValueError(f"has two functions named {twice}")
-    return tools
+class LeftOutTool(LeftOut):
+    """One that the API's owner runs, or that its models were trained to use: it is not shown to the model."""
+
+    def tools(self) -> Sequence[Tool]:
+        return ()
+
+
+AnyTool = TypeVar("AnyTool", bound=ToolForm)
+
+
+def all_tools(forms: Iterable[ToolForm] | None) -> Iterator[Tool]:
+    for form in forms or []:
+        yield from form.tools()
+
+
+def _check_names(forms: list[AnyTool], info: ValidationInfo) -> list[AnyTool]:
+    names: set[str] = set()
+    for tool in all_tools(forms):
+        if tool.name in names:
+            raise ValueError(f"has two functions named {tool.name}")
+        names.add(tool.name)
+    if len(names) > (most := limits_of(info).max_tools):
+        raise ValueError(f"has too many functions: MAX_TOOLS allows {most}")
+    return forms
 
 
 Tools = Annotated[list[AnyTool], AtMost("max_tools"), AfterValidator(_check_names)]
 
 
-def check_choice(tools: Iterable[Named] | None, *, must_call: bool, name: str | None = None) -> None:
+def check_choice(tools: Iterable[Tool], *, must_call: bool, name: str | None = None) -> None:
     """Whether a tool can be called. `name`: of the one that has to be. Raises ValueError."""
-    names = [tool.function_name for tool in tools or []]
+    names = [tool.name for tool in tools]
     if must_call and not names:
         raise ValueError("requires tools")
     if name is not None and name not in names:
@@ -70,13 +85,9 @@ class ChatTool(Strict):
     type: Literal["function"]
     function: FunctionDefinition
 
-    @property
-    def function_name(self) -> str:
-        return self.function.name
-
-    def tool(self) -> Tool:
+    def tools(self) -> Sequence[Tool]:
         function = self.function
-        return Tool(function.name, function.description, function.parameters, bool(function.strict))
+        return (Tool(function.name, function.description, function.parameters, bool(function.strict)),)
 
 
 class ChosenFunction(Strict):

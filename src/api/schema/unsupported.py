@@ -1,9 +1,10 @@
-"""Fields that a request does not have: those known here that cannot be honoured are refused, the others reported."""
+"""Fields that a request does not have: those known here that cannot be honoured are refused, the others reported, and so are parts
+that were left out."""
 
 from collections.abc import Container, Iterator
 from typing import Any
 
-from src.api.schema.fields import Strict
+from src.api.schema.fields import LeftOut, Strict
 from src.errors import FIELD, UnsupportedField
 
 # Fields without effect, in OpenAI's API too: neither refused nor reported.
@@ -67,12 +68,15 @@ def unknown_fields(parsed: Strict, known: frozenset[str] = frozenset()) -> Itera
 def _extra(parsed: Strict, path: str) -> Iterator[tuple[str, str]]:
     """(path of its object, name) of each field that this object and those in it do not have."""
     yield from ((path, name) for name, value in (parsed.model_extra or {}).items() if value is not None)
+    yield from ((path, name) for name in parsed.without_effect())
     for name in type(parsed).model_fields:
         yield from _within(getattr(parsed, name), f"{path}{name}")
 
 
 def _within(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Strict):
+    if isinstance(value, LeftOut):
+        yield "", name
+    elif isinstance(value, Strict):
         yield from _extra(value, f"{name}.")
     elif isinstance(value, list) and value and isinstance(value[0], Strict):  # a list of tokens has none, and may be long
         for index, item in enumerate(value):

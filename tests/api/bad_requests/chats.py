@@ -80,13 +80,13 @@ def deep(levels: int) -> dict[str, Any]:
 
 OF_TOOL = "tools[0].function"
 TOOLS = [
-    *(invalid(CHAT, {**HELLO, "tools": value}, "tools") for value in ("f", 5, {}, [FUNCTION] * 129, [FUNCTION, FUNCTION])),
+    *(invalid(CHAT, {**HELLO, "tools": value}, "tools") for value in ("f", 5, {}, [FUNCTION] * 513, [FUNCTION, FUNCTION])),
     *(invalid(CHAT, {**HELLO, "tools": [value]}, "tools[0]") for value in ("f", None, 5)),
     missing(CHAT, {**HELLO, "tools": [{}]}, "tools[0].type"),
     invalid(CHAT, {**HELLO, "tools": [{"type": "web_search"}]}, "tools[0].type"),
     missing(CHAT, {**HELLO, "tools": [{"type": "function"}]}, OF_TOOL),
-    *(invalid(CHAT, with_tool(name=value), f"{OF_TOOL}.name") for value in ("", "a b", "a\nb", "x" * 65, "é", 5, "../f", "f\0")),
-    *(invalid(CHAT, with_tool(description=value), f"{OF_TOOL}.description") for value in (5, "x" * 16_385)),
+    *(invalid(CHAT, with_tool(name=value), f"{OF_TOOL}.name") for value in ("", "a b", "a\nb", "x" * 129, "é", 5, "../f", "f\0")),
+    *(invalid(CHAT, with_tool(description=value), f"{OF_TOOL}.description") for value in (5, "x" * (2**20 + 1))),
     *(invalid(CHAT, with_tool(parameters=value), f"{OF_TOOL}.parameters") for value in ("x", 5, [], {"type": "array"}, deep(17))),
     invalid(CHAT, with_tool(parameters={"description": "x" * 65_536}), f"{OF_TOOL}.parameters", told="MAX_GRAMMAR_BYTES"),
     invalid(CHAT, with_tool(strict=True, parameters={"properties": {"a": {"type": "banana"}}}), f"{OF_TOOL}.parameters", "invalid_schema"),

@@ -146,7 +146,8 @@ def test_a_grammar_has_its_limits_too(setting, limit, form, right, wrong):
     assert raised.value.param == "guided"
 
 
-ELSEWHERE = {  # the tests of those that no body shows
+ELSEWHERE = {
+    "unsupported_media",  # the tests of those that no body shows
     *("request_timeout", "queue_timeout", "header_timeout", "body_timeout", "send_timeout", "keepalive_timeout"),
     *(
         "max_concurrent_requests",

@@ -40,7 +40,7 @@ NAMED = {"type": "function", "function": {"name": "f"}}
         ({"tools": [{"type": "function"}]}, MissingField, "tools[0].function"),
         ({"tools": [{"type": "function", "function": {}}]}, MissingField, "tools[0].function.name"),
         ({"tools": [tool("a b")]}, InvalidValue, "tools[0].function.name"),
-        ({"tools": [tool("x" * 65)]}, InvalidValue, "tools[0].function.name"),
+        ({"tools": [tool("x" * 129)]}, InvalidValue, "tools[0].function.name"),
         ({"tools": [tool("f\n")]}, InvalidValue, "tools[0].function.name"),
         ({"tools": [tool(description="d" * (DEFAULTS.max_tool_description + 1))]}, InvalidValue, "tools[0].function.description"),
         ({"tools": [tool(parameters=[])]}, InvalidValue, "tools[0].function.parameters"),
@@ -92,11 +92,10 @@ def test_no_variable_replaces_what_a_renderer_sets(name):
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", "input_image", "input_file"])
-@pytest.mark.parametrize("role", ["user", "tool", "system"])
-def test_parts_that_are_no_text_are_refused_by_their_place(kind, role):
+def test_parts_that_are_no_text_are_refused_by_their_place(kind):
     parts = [{"type": "text", "text": "a"}, {"type": kind, kind: {"url": f"http://127.0.0.1/{CANARY}"}}]
     with pytest.raises(UnsupportedContent) as caught:
-        prompt(messages=[USER, {"role": role, "content": parts}])
+        prompt(messages=[USER, {"role": "user", "content": parts}])
     assert (caught.value.status, caught.value.code) == (400, "unsupported_content")
     assert caught.value.param == "messages[1].content[1]"
     assert CANARY not in caught.value.message

@@ -1,0 +1,204 @@
+"""A hint never fails a request, nor does what was said before: what is left out is named, or has a note in its place."""
+
+import json
+
+import pytest
+
+from src.api.schema import parse, unknown
+from src.api.schema.anthropic import MessagesRequest
+from src.api.schema.chat import ChatRequest
+from src.api.schema.response_tools import called_as
+from src.api.schema.responses import ResponsesRequest
+from src.errors import InvalidValue, UnsupportedContent, UnsupportedField
+from src.settings import Limits
+
+HI = {"role": "user", "content": "hi"}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+IMAGE_URL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+INPUT_IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,aGk="}
+NOTE = "[an image was here; this model takes text only]"
+SPAWN = {"type": "function", "name": "spawn_agent", "parameters": {"type": "object", "properties": {"target": {"type": "string"}}}}
+CODEX_TOOLS = [
+    {"type": "function", "name": "exec_command"},
+    {"type": "namespace", "name": "multi_agent_v1", "description": "D", "tools": [SPAWN, {"type": "function", "name": "wait_agent"}]},
+    {"type": "web_search", "external_web_access": True},
+]
+
+
+def responses(**fields):
+    parsed = parse(ResponsesRequest, {"input": "x", **fields})
+    return parsed.chat(), list(unknown(parsed))
+
+
+def messages(*said, **fields):
+    parsed = parse(MessagesRequest, {"max_tokens": 5, "messages": list(said), **fields})
+    return parsed.chat(), list(unknown(parsed))
+
+
+def chat(*said, limits=None):
+    parsed = parse(ChatRequest, {"messages": list(said)}, limits or Limits())
+    return parsed.chat(), list(unknown(parsed))
+
+
+def texts(asked) -> list[str | None]:
+    return [message.text for message in asked.messages]
+
+
+def test_tools_that_are_no_functions_do_not_fail_a_request():
+    asked, ignored = responses(tools=CODEX_TOOLS)
+    assert [tool.name for tool in asked.tools] == ["exec_command", "multi_agent_v1__spawn_agent", "multi_agent_v1__wait_agent"]
+    assert asked.tools[1].parameters == SPAWN["parameters"]
+    assert ignored == ["tools[2]"]
+
+
+@pytest.mark.parametrize("kind", ["file_search", "code_interpreter", "mcp", "image_generation", "local_shell", "tool_search", "x y"])
+def test_a_tool_of_any_kind_is_left_out_and_named(kind):
+    asked, ignored = responses(tools=[{"type": kind, "server_label": "s", "tools": [1]}])
+    assert (asked.tools, ignored) == ((), ["tools[0]"])
+
+
+def test_a_tool_that_is_left_out_cannot_be_demanded():
+    with pytest.raises(InvalidValue, match=r"tool_choice\.type"):
+        responses(tools=CODEX_TOOLS, tool_choice={"type": "web_search"})
+
+
+def test_two_names_that_become_one_are_refused():
+    twice = [{"type": "function", "name": "n__f"}, {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]}]
+    with pytest.raises(InvalidValue, match="two functions named n__f"):
+        responses(tools=twice)
+
+
+def test_namespaces_hold_no_more_tools_than_a_request_may_have():
+    def namespace(name: str) -> dict:
+        return {"type": "namespace", "name": name, "tools": [{"type": "function", "name": f"f{index}"} for index in range(300)]}
+
+    with pytest.raises(InvalidValue, match="MAX_TOOLS allows 512"):
+        responses(tools=[namespace("a"), namespace("b")])
+
+
+def test_a_call_is_told_by_its_namespace_and_sent_back_by_it():
+    tools = parse(ResponsesRequest, {"input": "x", "tools": CODEX_TOOLS}).tools
+    told = called_as(tools)["multi_agent_v1__spawn_agent"]
+    assert told == {"type": "function_call", "namespace": "multi_agent_v1", "name": "spawn_agent"}
+    asked, ignored = responses(
+        input=[
+            {"role": "user", "content": "x"},
+            {**told, "call_id": "c", "arguments": '{"target": "a"}'},
+            {"type": "function_call_output", "call_id": "c", "output": "done"},
+        ],
+        tools=CODEX_TOOLS[:2],
+    )
+    assert asked.messages[1].calls[0].name == "multi_agent_v1__spawn_agent"
+    assert ignored == []
+
+
+def test_a_custom_tool_is_a_function_of_one_text():
+    asked, ignored = responses(
+        input=[
+            {"role": "user", "content": "x"},
+            {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": '*** "a"'},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
+        ],
+        tools=[{"type": "custom", "name": "apply_patch", "description": "D", "format": {"type": "grammar", "syntax": "lark"}}],
+    )
+    assert asked.tools[0].parameters["required"] == ["input"]
+    assert json.loads(asked.messages[1].calls[0].arguments) == {"input": '*** "a"'}
+    assert texts(asked)[2] == "done"
+    assert ignored == ["tools[0].format"]
+
+
+def test_items_of_other_kinds_are_left_out_and_named():
+    asked, ignored = responses(input=[{"type": "web_search_call", "id": "w", "action": {}}, {"role": "user", "content": "x"}])
+    assert (texts(asked), ignored) == (["x"], ["input[0]"])
+
+
+def test_an_item_that_only_its_owner_has_is_refused_with_the_remedy():
+    with pytest.raises(UnsupportedField, match="store: false"):
+        responses(input=[{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "x"}])
+
+
+def test_hints_of_responses_are_named():
+    _, ignored = responses(truncation="auto", text={"verbosity": "low"})
+    assert ignored == ["truncation", "text.verbosity"]
+    _, ignored = responses(truncation="disabled", text={"verbosity": "medium"})
+    assert ignored == []
+
+
+def test_tools_of_anthropics_own_are_left_out_and_named():
+    asked, ignored = messages(HI, tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}, {"name": "f"}])
+    assert ([tool.name for tool in asked.tools], ignored) == (["f"], ["tools[0]"])
+
+
+def test_a_deferred_tool_is_in_no_prompt_before_a_reference_brings_it():
+    fetch = {"name": "WebFetch", "description": "Gets a page.", "input_schema": {"type": "object"}, "defer_loading": True}
+    found = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "WebFetch"}]}
+    search = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "ToolSearch", "input": {}}]}
+    asked, ignored = messages(HI, search, {"role": "user", "content": [found]}, tools=[{"name": "ToolSearch"}, fetch])
+    prompt = asked.prompt()
+    assert prompt.deferred_tools == ["WebFetch"]
+    assert [tool["function"]["name"] for tool in prompt.tools] == ["ToolSearch", "WebFetch"], "it can be called"
+    assert json.loads(texts(asked)[2]) == asked.tools[1].as_dict()
+    assert ignored == []
+    unknown_tool = {**found, "content": [{"type": "tool_reference", "tool_name": "Other"}]}
+    asked, _ = messages(HI, search, {"role": "user", "content": [unknown_tool]}, tools=[{"name": "ToolSearch"}, fetch])
+    assert texts(asked)[2] == "Other"
+
+
+def test_what_claude_code_counts_of_itself_is_no_prompt():
+    billing = {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.332.0b8; cc_entrypoint=sdk-cli;"}
+    asked, _ = messages(HI, system=[billing, {"type": "text", "text": "You are an agent."}])
+    assert texts(asked) == ["You are an agent.", "hi"]
+    asked, _ = messages(HI, system=[billing])
+    assert texts(asked) == ["hi"]
+
+
+def test_a_picture_that_a_tool_returned_does_not_end_a_session():
+    use = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "Read", "input": {}}]}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "red.png"}, IMAGE]}
+    asked, ignored = messages(HI, use, {"role": "user", "content": [result]})
+    assert texts(asked)[2] == f"red.png\n{NOTE}"
+    assert ignored == ["messages[2].content[0].content[1]"]
+    output = {"type": "function_call_output", "call_id": "c", "output": [INPUT_IMAGE]}
+    call = {"type": "function_call", "call_id": "c", "name": "view_image", "arguments": "{}"}
+    asked, ignored = responses(input=[{"role": "user", "content": "x"}, call, output])
+    assert (texts(asked)[2], ignored) == (NOTE, ["input[2].output[0]"])
+    tool = {"role": "tool", "tool_call_id": "c", "content": [IMAGE_URL]}
+    call_message = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+    asked, ignored = chat(HI, call_message, tool)
+    assert (texts(asked)[2], ignored) == (NOTE, ["messages[2].content[0]"])
+
+
+@pytest.mark.parametrize(("ask", "picture"), [(chat, IMAGE_URL), (messages, IMAGE)])
+def test_a_picture_is_refused_in_what_was_asked_last_and_has_a_note_in_what_was_answered(ask, picture):
+    seen = {"role": "user", "content": [{"type": "text", "text": "look"}, picture]}
+    with pytest.raises(UnsupportedContent) as caught:
+        ask(HI, {"role": "assistant", "content": "hello"}, seen)
+    assert caught.value.param == "messages[2].content[1]"
+    with pytest.raises(UnsupportedContent):
+        ask(seen, HI)
+    asked, ignored = ask(seen, {"role": "assistant", "content": "I cannot see it."}, HI)
+    assert texts(asked) == [f"look\n{NOTE}", "I cannot see it.", "hi"]
+    assert ignored == ["messages[0].content[1]"]
+
+
+def test_a_picture_in_responses_is_refused_by_its_place():
+    with pytest.raises(UnsupportedContent) as caught:
+        responses(input=[{"role": "user", "content": [{"type": "input_text", "text": "look"}, INPUT_IMAGE]}])
+    assert caught.value.param == "input[0].content[1]"
+
+
+def test_a_setting_lets_a_note_stand_for_a_new_picture_too():
+    asked, ignored = chat({"role": "user", "content": [IMAGE_URL]}, limits=Limits(unsupported_media="note"))
+    assert (texts(asked), ignored) == ([NOTE], ["messages[0].content[0]"])
+
+
+@pytest.mark.parametrize("kind", ["search_result", "container_upload", "tool_addition", "whatever_comes_next"])
+def test_blocks_of_unknown_kinds_do_not_end_a_session(kind):
+    asked, ignored = messages({"role": "user", "content": [{"type": kind, "data": [1]}, {"type": "text", "text": "x"}]})
+    assert texts(asked) == [f"[a part of the type '{kind}' was here; this model takes text only]\nx"]
+    assert ignored == ["messages[0].content[0]"]
+
+
+def test_agents_tools_are_large_and_many():
+    long = [{"name": "n" * 128, "description": "d" * 18_780}, *({"name": f"t{index}"} for index in range(511))]
+    assert len(messages(HI, tools=long)[0].tools) == 512

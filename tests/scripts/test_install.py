@@ -1,6 +1,5 @@
 """Which Python scripts/install takes for .venv, and how it builds llama.cpp. Runs the script among programs that only say what they are."""
 
-import os
 import shutil
 import subprocess
 import sys

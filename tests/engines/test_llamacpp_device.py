@@ -9,6 +9,7 @@ from src.engines.base import Job
 from src.engines.llamacpp import LlamaCppOptions, device
 from src.engines.llamacpp.device import DeviceMemory, choose_device
 from src.engines.llamacpp.engine import LlamaCppEngine
+from src.engines.llamacpp.model import LoadedModel
 from src.errors import ModelLoadFailed
 from src.sampling import SamplingParams
 
@@ -57,3 +58,25 @@ def test_on_a_cpu_no_context_wants_the_gpu(mac):
     params = ll.llama_model_default_params()
     assert choose_device("cpu", params) == "cpu"
     assert params.devices
+
+
+@pytest.mark.parametrize(("device", "context", "counts"), [("cpu", 1024, [1]), ("mps", 1024, [512, 3]), ("mps", 128, [127, 3])])
+def test_a_macs_gpu_compiles_what_prompts_and_streams_need_before_the_first_request(model_path, monkeypatch, device, context, counts):
+    computed, compute = [], LoadedModel.compute
+
+    def count(model: LoadedModel, context: object, batch: object) -> None:
+        computed.append(batch.n_tokens)
+        compute(model, context, batch)
+
+    monkeypatch.setattr(LoadedModel, "compute", count)
+    monkeypatch.setattr("src.engines.llamacpp.model.choose_device", lambda wanted, params: device)
+    monkeypatch.setattr("src.engines.llamacpp.model.free_memory", lambda *kinds: 48 * GIB)
+    engine = LlamaCppEngine(LlamaCppOptions(model_path=str(model_path), context_length=context, max_sequences=3, threads=1))
+    try:
+        assert computed == counts
+        engine.add(Job(id=1, tokens=[0, 0, 0, 6], prompt_tokens=4, max_tokens=1, sampling=SamplingParams(seed=1)))
+        [step] = engine.step()
+        assert step.cached_tokens == 0, "nothing of it is left"
+        assert engine.stats().generated == 1
+    finally:
+        engine.close()

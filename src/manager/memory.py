@@ -17,7 +17,7 @@ from src.catalog import Facts
 from src.engines.base import Footprint
 from src.errors import ModelDoesNotFit
 from src.manager import metal
-from src.manager.footprint import physical_bytes
+from src.manager.footprint import disk_bytes, physical_bytes
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more than there is
 DEFAULT_SEQUENCES = 20
@@ -160,6 +160,12 @@ def mapped_bytes(pid: int) -> int:
     """Pages of files that a process and its children have in memory. 0 where the system does not tell, which also does not
     count them as free."""
     return sum(getattr(use, "shared", 0) for use in _uses(pid))
+
+
+def read_bytes(pid: int) -> int:
+    """About how much of its model's files a runner that loads has read. 0 where the system does not tell."""
+    read = disk_bytes(pid)
+    return mapped_bytes(pid) if read is None else read
 
 
 def private_bytes(pid: int) -> int:

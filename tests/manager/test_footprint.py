@@ -16,13 +16,13 @@ GIB = 2**30
 
 @pytest.fixture
 def mac(monkeypatch):
-    """One whose kernel writes what sys/resource.h says: 16 bytes, then ten numbers, of which the eighth is the footprint."""
+    """One whose kernel writes what sys/resource.h says: 16 bytes, then numbers: the eighth is the footprint, the 17th read bytes."""
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
     def ask(pid: int, flavor: int, place: int) -> int:
-        if pid != os.getpid() or flavor != 0:
+        if pid != os.getpid() or flavor != 2:
             return -1
-        usage = struct.pack("16s10Q", b"uuid", 1, 2, 3, 4, 5, 6 * GIB, 1 * GIB, 40 * GIB, 9, 10)
+        usage = struct.pack("16s18Q", b"uuid", 1, 2, 3, 4, 5, 6 * GIB, 1 * GIB, 40 * GIB, *range(9, 17), 7 * GIB, 18)
         ctypes.memmove(place, usage, len(usage))
         return 0
 
@@ -35,9 +35,14 @@ def test_the_kernels_account_is_read_where_it_stands(mac):
     assert footprint.physical_bytes(os.getpid()) == 40 * GIB
 
 
+def test_how_far_a_load_is_goes_by_what_was_read_of_the_disk(mac):
+    """A Mac tells of no pages of files that a process has, and MLX maps none."""
+    assert memory.read_bytes(os.getpid()) == 7 * GIB
+
+
 def test_a_process_that_is_gone_has_nothing(mac):
     assert footprint.physical_bytes(2**22 + 1) is None
-    assert memory.private_bytes(2**22 + 1) == 0
+    assert memory.private_bytes(2**22 + 1) == memory.read_bytes(2**22 + 1) == 0
 
 
 def test_growth_on_the_gpu_is_growth(mac):
@@ -59,4 +64,4 @@ def test_no_look_goes_through_all_processes_of_a_mac(mac, monkeypatch):
 @pytest.mark.skipif(sys.platform == "darwin", reason="there it has one")
 def test_other_systems_have_no_such_account():
     assert footprint.physical_bytes(os.getpid()) is None
-    assert footprint.ctypes.sizeof(footprint._Usage) == 96
+    assert footprint.ctypes.sizeof(footprint._Usage) == 160

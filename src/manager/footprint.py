@@ -23,13 +23,13 @@ class _Usage(ctypes.Structure):
 def physical_bytes(pid: int) -> int | None:
     """Buffers of the GPU are in it, files that are only mapped are not. None of a process that is gone, and on other systems."""
     usage = _usage(pid)
-    return usage and int(usage.phys_footprint)
+    return int(usage.phys_footprint) if usage else None
 
 
 def disk_bytes(pid: int) -> int | None:
     """What it has read of the disk, also by mapping files; what was in the cache is not in it."""
     usage = _usage(pid)
-    return usage and int(usage.diskio_bytesread)
+    return int(usage.diskio_bytesread) if usage else None
 
 
 def _usage(pid: int) -> _Usage | None:

@@ -20,8 +20,8 @@ DAY = 86_400
 
 @pytest.fixture
 def tmp_path():
-    """A short one: pytest's own may be too long for RUN_DIR."""
-    with tempfile.TemporaryDirectory(prefix="cleanup-") as folder:
+    """A short one: pytest's own may be too long for RUN_DIR, and so may the system's."""
+    with tempfile.TemporaryDirectory(prefix="cleanup-", dir="/tmp") as folder:
         yield Path(folder)
 
 

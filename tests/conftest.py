@@ -2,8 +2,10 @@
 
 import functools
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,7 @@ from src.settings import ROOT
 from tests.support.gemma import gemma_model
 from tests.support.programs import summary
 
+LONGEST_TEMP = 30  # characters; a socket's path has at most 103, RUN_DIR 80
 LONG = ["faults", "e2e", "manager", "engines", "api"]  # folders under tests/, those with the longest tests first
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, and every process that they start would ignore it too.
@@ -40,6 +43,14 @@ def model_path() -> Path:
 def gemma_path() -> Path:
     """Gemma 3 270M, fetched the first time. It has no chat template: it completes text."""
     return gemma_model()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Below macOS' folder for temporary files, of 49 characters, no socket would find room in tmp_path."""
+    if len(tempfile.gettempdir()) > LONGEST_TEMP and not config.option.basetemp and not hasattr(config, "workerinput"):
+        config.option.basetemp = tempfile.mkdtemp(prefix="t-", dir="/tmp")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -59,6 +59,37 @@ def test_the_architecture_page_names_every_room_of_src_and_of_api():
                 assert re.search(rf"(^|\s){re.escape(name)}(\s|$)", layout, re.MULTILINE), f"{folder}/{name} is not in the layout"
 
 
+STEPS = {  # of an installation as a service, by what stands for each on any system
+    "the clone": "git clone",
+    "an account": r"useradd|sysadminctl -addUser",
+    "folders of its own": r"mkdir .*models logs.*chown",
+    "the packages": r"scripts/install requirements\.txt$",
+    "a model": r"scripts/fetch_builtin_model\.py --models-dir models",
+    "the service": r"cp deploy/",
+    "its start": r"systemctl enable|launchctl bootstrap",
+}
+
+
+def steps(heading: str) -> str:
+    """The first block of commands below a heading of docs/DEPLOYMENT.md."""
+    return (ROOT / "docs" / "DEPLOYMENT.md").read_text().split(f"\n## {heading}\n")[1].split("```sh\n")[1].split("```")[0]
+
+
+def test_linux_and_macs_are_installed_in_the_same_steps():
+    for heading in ("Linux", "Mac Studio"):
+        lines = steps(heading).splitlines()
+        places = [next((number for number, line in enumerate(lines) if re.search(step, line)), None) for step in STEPS.values()]
+        missing = [name for name, place in zip(STEPS, places, strict=True) if place is None]
+        assert not missing, f"{heading}: {missing}"
+        assert places == sorted(places), heading
+
+
+def test_on_a_mac_root_leaves_nothing_in_the_home_of_who_called_sudo():
+    """macOS' sudo keeps HOME, where the installation has a cache."""
+    [install] = [line for line in steps("Mac Studio").splitlines() if "scripts/install" in line]
+    assert install.startswith("sudo -H ")
+
+
 def test_every_link_between_the_documents_leads_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):

@@ -197,3 +197,9 @@ def test_the_example_gives_every_default(tmp_path):
         value = values[name.upper()]
         assert getattr(Settings.model_validate({name: value} if value else {}), name) == field.default, name
         assert value or field.default == "", f"{name.upper()} gives no default"
+
+
+def test_a_models_folder_below_the_home_folder_may_be_written_as_in_a_shell(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/jane")
+    assert Settings.load(None, {"MODELS_DIR": "~/.lmstudio/models"}).models_path == Path("/home/jane/.lmstudio/models")
+    assert Settings.load(None, {"MODELS_DIR": "models"}).models_path == ROOT / "models"

@@ -15,6 +15,7 @@ from src.client.hangup import has_hung_up
 from src.errors import ClientGone, EngineUnavailable, RequestTimeout, ServiceError
 from src.peer import require_same_user
 from src.protocol import MAX_LINE_BYTES, Failed, Message, ModelReady, ProtocolError, RunnerEvent, decode, encode
+from src.protocol.buffers import widen
 
 IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
 LOOK_SECONDS = 1.0  # between two looks at a client that has sent something, which hides a hang-up from the poll
@@ -43,6 +44,7 @@ class Exchange:
         self._searched = 0  # bytes of it in which there is no end of line
         self._abort: ServiceError | None = None
         self._socket = socket.socket(socket.AF_UNIX)
+        widen(self._socket)
         self._poll = select.poll()
         Exchange.open.add(self)  # before the first wait: a shutdown that begins meanwhile has to find it
         try:

@@ -5,6 +5,7 @@ import math
 MIN_TOKENS = 8  # a prompt has to get on, whatever the target
 FIRST_TOKENS = 32  # before anything was measured
 WEIGHT = 0.2  # of the newest step in the running averages
+UNUSUAL = 1  # steps at first that count only till there is another: a GPU compiles its kernels in them, for up to seconds
 ALONE, ALONE_TOKENS = 1.0, 128  # seconds of a step where nobody decodes, for somebody may come; but no fewer tokens
 MARGIN = 0.9  # of the target is planned with: two steps alike differ by so much
 
@@ -16,6 +17,7 @@ class PrefillBudget:
         self._target = target_seconds
         self._batch_tokens = batch_tokens
         self._decode_seconds: float | None = None  # a step without prompt tokens
+        self._decode_steps = 0
         self._token = _TokenCost()
 
     def tokens(self, decoding: int, position: int = 0, seconds: float | None = None) -> int:
@@ -38,11 +40,17 @@ class PrefillBudget:
     def observe(self, decoding: int, prefilled: int, seconds: float, position: float = 0.0) -> None:
         """What the last step took. `position` is the mean one of its prompt tokens."""
         if prefilled == 0:
-            known = self._decode_seconds
-            self._decode_seconds = seconds if known is None else known + WEIGHT * (seconds - known)
+            known = self._decode_seconds or 0.0
+            self._decode_seconds = known + _weight(self._decode_steps) * (seconds - known)
+            self._decode_steps += 1
         elif prefilled >= MIN_TOKENS:
             beside = (self._decode_seconds or 0.0) if decoding else 0.0
             self._token.observe(max(seconds - beside, 1e-6) / prefilled, position)
+
+
+def _weight(seen: int) -> float:
+    """Of the next step, where so many were seen."""
+    return WEIGHT if seen > UNUSUAL else 1.0
 
 
 class _TokenCost:
@@ -56,12 +64,16 @@ class _TokenCost:
     SPREAD = 50.0  # tokens: positions that differ by less say nothing of the slope
 
     def __init__(self) -> None:
-        self.is_known = False
+        self._steps = 0
         self._seconds = self._position = self._variance = self._covariance = 0.0
 
+    @property
+    def is_known(self) -> bool:
+        return self._steps > 0
+
     def observe(self, seconds: float, position: float) -> None:
-        weight = WEIGHT if self.is_known else 1.0
-        self.is_known = True
+        weight = _weight(self._steps)
+        self._steps += 1
         off_seconds, off_position = seconds - self._seconds, position - self._position
         self._seconds += weight * off_seconds
         self._position += weight * off_position

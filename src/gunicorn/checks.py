@@ -3,6 +3,7 @@
 Run by the master: no ssl, no asyncio here. Each check raises SettingsError with what to do.
 """
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -16,6 +17,9 @@ from src import secret_files
 from src.errors import SettingsError
 from src.settings import Settings
 
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # where a listener on all addresses answers too
+ANSWER_SECONDS = 1.0
+
 
 def check_port_free(host: str, port: int, address_setting: str = "HOST and PORT", port_setting: str = "PORT") -> None:
     """Gunicorn would try five times and then say less."""
@@ -26,24 +30,50 @@ def check_port_free(host: str, port: int, address_setting: str = "HOST and PORT"
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                reason = f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {port_setting} to another port."
+                reason = _in_use(host, port, port_setting)
             else:
                 reason = f"cannot listen on {host}:{port}: {error.strerror}. Set {address_setting} to an address of this machine."
             raise SettingsError(reason) from error
+    if sys.platform == "darwin" and _answers(host, port):
+        raise SettingsError(_in_use(host, port, port_setting))
+
+
+def _in_use(host: str, port: int, port_setting: str) -> str:
+    return f"port {port} on {host} is in use{_holder(port)}. Stop that process, or set {port_setting} to another port."
+
+
+def _answers(host: str, port: int) -> bool:
+    """macOS lets one program listen on an address of this machine and another on all of them: clients would get either."""
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK.get(host, host), port), timeout=ANSWER_SECONDS):
+        return True
+    return False
 
 
 def _holder(port: int) -> str:
     """Which process listens there, where the system tells."""
     import psutil  # only here, where the process is about to end: the master stays small
 
+    with contextlib.suppress(psutil.Error):
+        if pid := _listener(port):
+            process = psutil.Process(pid)
+            return f" by {process.name()} (process {process.pid}: {' '.join(process.cmdline())[:120]})"
+    return ""
+
+
+def _listener(port: int) -> int | None:
+    """Its process id. macOS tells psutil only where that is root, and lsof of the user's own processes."""
+    import psutil
+
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port and connection.pid:
-                process = psutil.Process(connection.pid)
-                return f" by {process.name()} (process {process.pid}: {' '.join(process.cmdline())[:120]})"
+                return connection.pid
     except psutil.Error:
-        pass  # macOS tells only root
-    return ""
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp"]
+            listed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5).stdout
+            return next((int(line[1:]) for line in listed.splitlines() if line.startswith("p") and line[1:].isdigit()), None)
+    return None
 
 
 def check_tls_pair(certificate: Path, key: Path) -> None:

@@ -55,7 +55,8 @@ class Connection:
         self.stalled = False  # its client was cut off because it read nothing
         gevent.getcurrent().connection = self
         if _UNSENT is not None and client.family in (socket.AF_INET, socket.AF_INET6):
-            client.setsockopt(socket.IPPROTO_TCP, _UNSENT, UNSENT_BYTES)
+            with contextlib.suppress(OSError):  # macOS: EINVAL where its client has reset it meanwhile, as port scanners do
+                client.setsockopt(socket.IPPROTO_TCP, _UNSENT, UNSENT_BYTES)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -112,7 +113,7 @@ class Connection:
                     raise NoMoreData
 
     def sendall(self, data: bytes, flags: int = 0) -> None:
-        """Raises ConnectionResetError where its client has taken nothing for SEND_TIMEOUT."""
+        """Raises ConnectionResetError where its client has taken nothing for SEND_TIMEOUT, or is gone."""
         left = memoryview(data)
         while left:
             try:
@@ -123,6 +124,10 @@ class Connection:
                 with contextlib.suppress(OSError):
                     self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 raise ConnectionResetError(errno.ECONNRESET, "the client read nothing for SEND_TIMEOUT") from None
+            except OSError as error:
+                if error.errno == errno.EPROTOTYPE:  # macOS says so of a connection that it is just ending
+                    raise ConnectionResetError(errno.ECONNRESET, "the client is gone") from error
+                raise
 
     @classmethod
     def end_all(cls) -> None:

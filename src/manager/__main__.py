@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from src import logs, rundir
+from src.manager.awake import kept_awake
 from src.manager.cleanup import keep_clean
 from src.manager.downloads import Downloads
 from src.manager.health import keep_informed
@@ -34,7 +35,8 @@ def main() -> None:
     settings, notifier = Settings.load(), Notifier()
     logs.configure(settings, "manager")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to answer
-    asyncio.run(_run(settings, url, parent, notifier))
+    with kept_awake():
+        asyncio.run(_run(settings, url, parent, notifier))
 
 
 async def _run(settings: Settings, url: str, parent: int, notifier: Notifier) -> None:

@@ -8,6 +8,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +34,22 @@ async def keep_clean(settings: Settings) -> None:
 def clean(settings: Settings) -> Iterator[str]:
     """Does it once. What was removed, but for logs."""
     logs.remove_old(settings.log_path, settings.log_retention_days)
+    _bound_output(settings.log_path, settings.log_max_bytes)
     yield from _unfinished_downloads(settings.models_path / ".downloads", settings.temp_retention_days)
     yield from _dead_run_dirs(Path(settings.run_dir))
+
+
+def _bound_output(folder: Path, most: int) -> None:
+    """Empty what this process prints to, where that is a file among the logs (launchd.log): whoever made it lets it grow for ever."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream = sys.stderr.fileno()
+        output = os.fstat(stream)
+        if most and stat.S_ISREG(output.st_mode) and output.st_size > most and _is_in(folder, output):
+            os.ftruncate(stream, 0)
+
+
+def _is_in(folder: Path, file: os.stat_result) -> bool:
+    return any(os.path.samestat(path.stat(), file) for path in folder.iterdir() if path.is_file())
 
 
 def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:

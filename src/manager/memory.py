@@ -6,6 +6,7 @@ GPU's driver leaves free, or MLX_MEMORY_FRACTION of it.
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from src.catalog import Facts
 from src.engines.base import Footprint
 from src.errors import ModelDoesNotFit
 from src.manager import metal
+from src.manager.footprint import disk_bytes, physical_bytes
 
 DEFAULT_CONTEXT = 4096  # tokens, where the setting leaves it open; what models were trained for may take more than there is
 DEFAULT_SEQUENCES = 20
@@ -160,8 +162,16 @@ def mapped_bytes(pid: int) -> int:
     return sum(getattr(use, "shared", 0) for use in _uses(pid))
 
 
+def read_bytes(pid: int) -> int:
+    """About how much of its model's files a runner that loads has read. 0 where the system does not tell."""
+    read = disk_bytes(pid)
+    return mapped_bytes(pid) if read is None else read
+
+
 def private_bytes(pid: int) -> int:
     """What only this process and its children hold: what they return when they end, beside mapped files. 0 where it is gone."""
+    if (footprint := physical_bytes(pid)) is not None:
+        return footprint
     return sum(use.rss - getattr(use, "shared", 0) for use in _uses(pid))
 
 
@@ -169,7 +179,9 @@ def _uses(pid: int) -> Iterator[Any]:
     """Memory of a process and, where its engine has some (vLLM), of its children."""
     try:
         process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        # Of no engine that a Mac has, and there each look would go through all processes of the machine.
+        children = [] if sys.platform == "darwin" else process.children(recursive=True)
+        family = [process, *children]
     except psutil.Error:
         return
     for member in family:

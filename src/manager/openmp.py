@@ -14,19 +14,35 @@ its fellow on one core (few). Bound threads do neither. But bound threads of two
 would all sit on the first cores, so that only a full set of threads is bound.
 """
 
+import functools
 import os
+import subprocess
 import sys
 
 import psutil
 
+SYSCTL = "/usr/sbin/sysctl"  # macOS'
+
 
 def cores() -> int:
-    """Physical cores that this process may use."""
+    """Physical cores that this process may use; of a Mac's, the performance cores: a step waits for the slowest of its threads."""
     if sys.platform == "linux":
         usable = len(os.sched_getaffinity(0))
     else:
         usable = os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or usable, usable)
+    return min(_performance_cores() or psutil.cpu_count(logical=False) or usable, usable)
+
+
+@functools.cache
+def _performance_cores() -> int:
+    """0 on other systems, and where there are no two kinds of cores."""
+    if sys.platform != "darwin":
+        return 0
+    try:
+        command = [SYSCTL, "-n", "hw.perflevel0.physicalcpu"]
+        return int(subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
 
 
 def environ(threads: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ import os
 
 import psutil
 
+from src.manager.footprint import physical_bytes
 from src.protocol import ProcessUse
 
 
@@ -32,7 +33,7 @@ class ProcessTable:
                             pid=pid,
                             cpu_percent=process.cpu_percent(),
                             cpu_seconds=round(sum(process.cpu_times()[:2]), 2),
-                            rss_bytes=process.memory_info().rss,
+                            rss_bytes=physical_bytes(pid) or process.memory_info().rss,
                             threads=process.num_threads(),
                             model=runners.get(pid),
                         )

@@ -91,7 +91,7 @@ class RunnerProcess:
             return None
         total = self.entry.facts.weight_bytes
         stage = self.child.stage if self.child else "reading_weights"
-        read = total if stage != "reading_weights" else min(total, memory.mapped_bytes(self.child.pid)) if self.child else 0
+        read = total if stage != "reading_weights" else min(total, memory.read_bytes(self.child.pid)) if self.child else 0
         return LoadProgress(model=self.entry.name, stage=stage, bytes_read=read, bytes_total=total)
 
     async def follow_load(self) -> AsyncIterator[LoadProgress]:
@@ -111,7 +111,7 @@ class RunnerProcess:
             left = self.ready.load_seconds - elapsed
         else:
             total = self.entry.facts.weight_bytes
-            read = memory.mapped_bytes(self.pid) / total if self.pid and total else 0.0
+            read = memory.read_bytes(self.pid) / total if self.pid and total else 0.0
             left = elapsed * (1 - read) / read if 0.01 < read < 1 else elapsed
         return retry_after_seconds(left)
 

@@ -10,6 +10,7 @@ from loguru import logger
 
 from src.peer import require_same_user
 from src.protocol import MAX_LINE_BYTES
+from src.protocol.buffers import widen
 
 # Connections that may wait till the process takes them: with more, whoever connects would have to try again and again.
 BACKLOG = 4096
@@ -74,4 +75,5 @@ class UnixServer:
             logger.warning("A connection to {} was refused: {}", os.path.basename(self._path), error.strerror)
             writer.close()
             return
+        widen(writer.get_extra_info("socket"))
         await self._connected(reader, writer)

@@ -1,5 +1,6 @@
 """Settings of models and of the engines that run them."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,7 @@ class Models(Group):
     step_time_target_ms: float = Field(
         0, ge=0, le=60_000, description="milliseconds that a step with a prompt in it may delay running streams; 0 = chosen by device"
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0 = one per physical core")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the engine; 0 = one per physical core (of a Mac, performance core)")
     enable_caching: bool = Field(True, description="reuse the computed prefixes of earlier prompts")
     cache_size: int = Field(16, ge=0, description="finished sequences kept for prefix reuse")
     mlx_memory_fraction: float = Field(
@@ -81,7 +82,7 @@ class Models(Group):
 
     @property
     def models_path(self) -> Path:
-        return ROOT / self.models_dir
+        return ROOT / os.path.expanduser(self.models_dir)  # ~ of .env, which no shell has read
 
     @property
     def cached_prefixes(self) -> int:

@@ -13,6 +13,7 @@ from mlx_lm.utils import _get_classes  # noqa: E402
 from src.engines import load_engine  # noqa: E402
 from src.engines.base import Job  # noqa: E402
 from src.engines.mlx import MLXOptions  # noqa: E402
+from src.engines.mlx.model import LoadedModel  # noqa: E402
 from src.sampling import SamplingParams  # noqa: E402
 
 VOCABULARY = 300
@@ -35,7 +36,7 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def engine(request, tmp_path_factory):
+def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     config = {"model_type": request.param, **COMMON, **CONFIGS[request.param]}
     kind, arguments = _get_classes(config)[:2]
@@ -44,7 +45,16 @@ def engine(request, tmp_path_factory):
     weights = {name: mx.random.normal(array.shape) * 0.3 if array.ndim > 1 else array for name, array in parameters}
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     folder.joinpath("config.json").write_text(json.dumps(config))
-    engine = load_engine("mlx", MLXOptions(model_path=str(folder), context_length=512, max_sequences=4, cached_prefixes=4))
+    return folder
+
+
+def options(folder, **changes) -> MLXOptions:
+    return MLXOptions(**{"model_path": str(folder), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, **changes})
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    engine = load_engine("mlx", options(folder))
     yield engine
     engine.close()
 
@@ -113,3 +123,20 @@ def test_what_a_cancelled_job_leaves_behind_is_right(engine):
     longer = first + words(10, 3)
     (drawn,), _ = run(engine, job(3, longer))
     assert drawn == expected(engine, longer)
+
+
+@pytest.mark.parametrize(("device", "context", "lengths"), [("cpu", 1024, [1]), ("mps", 1024, [1, 512]), ("mps", 512, [1, 511])])
+def test_a_macs_gpu_has_the_kernels_of_prompts_before_the_first_request(folder, monkeypatch, device, context, lengths):
+    kind = _get_classes(json.loads((folder / "config.json").read_text()))[0]
+    computed, compute = [], kind.__call__
+
+    def count(model: object, tokens: mx.array, **fields: object) -> mx.array:
+        computed.append(tokens.shape[1])
+        return compute(model, tokens, **fields)
+
+    monkeypatch.setattr(kind, "__call__", count)
+    monkeypatch.setattr("src.engines.mlx.model._choose_device", lambda wanted: device)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 8 * 2**30})
+    model = LoadedModel(options(folder, context_length=context))
+    assert computed == lengths
+    model.close()

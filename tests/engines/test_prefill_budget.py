@@ -68,6 +68,19 @@ def test_a_prompt_gets_on_even_where_decoding_alone_exceeds_the_target():
     assert learned(0.2, 0.5, 0.01).tokens(8) == MIN_TOKENS
 
 
+def test_a_first_step_that_took_many_times_as_long_is_soon_made_up_for():
+    """As where a GPU compiles its kernels in it: it says nothing of those after it."""
+
+    def tokens(*times: int) -> int:
+        budget = PrefillBudget(0.2, 512)
+        for one in times:
+            budget.observe(8, 0, one * 0.05)
+            budget.observe(8, 64, 0.05 + one * 64 * 0.001)
+        return budget.tokens(8)
+
+    assert tokens(50, 1, 1, 1) > 0.9 * tokens(1, 1, 1, 1)
+
+
 def test_it_follows_when_the_machine_becomes_slower():
     budget = learned(0.2, 0.05, 0.001)
     before = budget.tokens(8)

@@ -20,8 +20,8 @@ DAY = 86_400
 
 @pytest.fixture
 def tmp_path():
-    """A short one: pytest's own may be too long for RUN_DIR."""
-    with tempfile.TemporaryDirectory(prefix="cleanup-") as folder:
+    """A short one: pytest's own may be too long for RUN_DIR, and so may the system's."""
+    with tempfile.TemporaryDirectory(prefix="cleanup-", dir="/tmp") as folder:
         yield Path(folder)
 
 
@@ -56,6 +56,25 @@ def test_logs_past_their_days_go_also_where_nothing_is_logged(settings):
     (settings.log_path / "errors.log").touch()
     list(clean(settings))
     assert len(list(settings.log_path.iterdir())) == 3
+
+
+CLEAN = (
+    "import sys; from src.manager.cleanup import clean; from src.settings import Settings; "
+    "list(clean(Settings(log_dir=sys.argv[1], log_max_bytes=int(sys.argv[2])))); print('after', file=sys.stderr)"
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "most", "stays"), [("logs", 1000, False), ("logs", 0, True), ("logs", 3000, True), ("models", 1000, True)]
+)
+def test_what_launchd_writes_among_the_logs_does_not_grow_for_ever(settings, tmp_path, place, most, stays):
+    printed = tmp_path / place / "launchd.log"
+    with printed.open("ab") as output:
+        output.write(b"x" * 2000)
+        output.flush()
+        command = [sys.executable, "-c", CLEAN, str(tmp_path / "logs"), str(most)]
+        subprocess.run(command, cwd=ROOT, stderr=output, check=True, timeout=60)
+    assert printed.read_bytes() == b"x" * 2000 * stays + b"after\n"
 
 
 def test_downloads_that_nobody_goes_on_with_go(settings):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,31 @@ from tests.support.server import Server
 def test_what_the_operator_has_set_is_left_alone(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     assert openmp.environ(openmp.cores()) == {}
+
+
+@pytest.fixture
+def mac(tmp_path, monkeypatch) -> Iterator[Path]:
+    """One with ten cores, of which its sysctl is still to be written."""
+    program = tmp_path / "sysctl"
+    program.touch(mode=0o755)
+    monkeypatch.setattr(openmp, "SYSCTL", str(program))
+    monkeypatch.setattr(openmp.psutil, "cpu_count", lambda logical: 10)
+    monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    openmp._performance_cores.cache_clear()
+    yield program
+    openmp._performance_cores.cache_clear()
+
+
+def test_of_a_macs_cores_the_fast_ones_compute(mac):
+    mac.write_text('#!/bin/sh\n[ "$*" = "-n hw.perflevel0.physicalcpu" ] && echo 8\n')
+    assert openmp.cores() == 8
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho unknown oid\n", "#!/nowhere\n"])
+def test_where_it_does_not_tell_which_are_fast_all_of_them_do(mac, text):
+    mac.write_text(text)
+    assert openmp.cores() == 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libgomp binds on Linux only")

@@ -9,6 +9,7 @@ from socket import AF_UNIX, socket
 from src.api.observe.record import AccessRecord
 from src.peer import require_same_user
 from src.protocol import Message, RequestEnded, TokenGaps, encode
+from src.protocol.buffers import widen
 
 SEND_SECONDS = 1.0  # for a manager that does not read: it is stopped, or gone
 KEPT = 1000  # messages, while the manager cannot be reached
@@ -42,6 +43,7 @@ class Reporter:
     def _connected(self) -> socket:
         if self._socket is None:
             self._socket = socket(AF_UNIX)
+            widen(self._socket)
             self._socket.settimeout(SEND_SECONDS)
             self._socket.connect(self._path)
             require_same_user(self._socket)

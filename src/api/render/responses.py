@@ -192,7 +192,7 @@ def _input_of(arguments: str) -> str:
     """A custom tool's text, of the JSON that the model wrote; as it stands where it was cut off."""
     try:
         value = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
     text = value.get("input") if isinstance(value, dict) else None
     return text if isinstance(text, str) else arguments

@@ -174,11 +174,24 @@ class LlamaCppEngine(Engine):
         return Step(job_id=job.id, token=token, cached_tokens=cached, logprobs=logprobs, finish=finish)
 
     def _warm_up(self) -> None:
-        """Compute one token, so that the first request does not wait for weights to come from disk."""
-        slot = self._slots.all[0]
-        slot.todo.append(self._model.end_tokens[0] if self._model.end_tokens else 0)
-        self._batch.n_tokens = 0
-        self._put(slot, 1)
-        self._model.compute(self._model.context, self._batch)
+        """Compute as requests will, so that the first one waits neither for weights to come from disk nor for a GPU's kernels.
+
+        On a CPU one token does: there is nothing to compile. A Mac's GPU has other kernels for prompts, and compiles each at its first use.
+        """
+        token = self._model.end_tokens[0] if self._model.end_tokens else 0
+        first, *others = self._slots.all
+        prompt = min(BATCH_TOKENS, self.context_length - 1) if self.device == "mps" else 1
+        self._compute_warm_up({first: prompt}, token)
+        if self.device == "mps" and self._model.generates:
+            self._compute_warm_up(dict.fromkeys([first, *others][:BATCH_TOKENS], 1), token)
         ll.llama_memory_clear(self._model.memory, True)
-        slot.cells.clear()
+        for slot in self._slots.all:
+            slot.cells.clear()
+
+    def _compute_warm_up(self, counts: dict[Slot, int], token: int) -> None:
+        """So many tokens in each of these slots."""
+        self._batch.n_tokens = 0
+        for slot, count in counts.items():
+            slot.todo.extend([token] * count)
+            self._put(slot, count)
+        self._model.compute(self._model.context, self._batch)

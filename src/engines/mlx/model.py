@@ -13,6 +13,7 @@ from src.errors import ModelLoadFailed
 from src.hf_folder import end_tokens
 
 BLOCK = 256  # tokens; caches grow by so many at a time
+WARM_UP_TOKENS = 512
 WORK_SHARE = 0.1  # of the memory beside the weights: activations of a step
 GIB = 2**30
 
@@ -49,6 +50,8 @@ class LoadedModel:
         self.slots = options.max_sequences
         # Side by side, shorter prompts are padded, which some recurrent models take for tokens.
         self.prompts_together = self.slots if self.cuttable else 1
+        if self.device == "mps":
+            self._warm_up()
 
     def sequence_bytes(self, tokens: int) -> int:
         """What the KV cache of so many tokens takes; layers with a sliding window hold no more than it."""
@@ -105,6 +108,14 @@ class LoadedModel:
         # Sequences shorter than this can be cut back to where another one parts from them: no window has moved on.
         self.cuttable = min((window for _, window in layers), default=0.0) if cuttable else 0.0
         return layers
+
+    def _warm_up(self) -> None:
+        """Compute a prompt as mlx-lm does: a GPU has other kernels for it than for a token, and prepares each at its first use."""
+        caches = make_prompt_cache(self.model)
+        self.model(mx.zeros((1, min(WARM_UP_TOKENS, self.context_length - 1)), mx.int32), cache=caches)
+        mx.eval([cache.state for cache in caches])
+        del caches
+        mx.clear_cache()
 
     def _fitting_context(self) -> int:
         """Tokens of one sequence that there is room for, at most those planned; 0 where not even a few fit."""

@@ -33,6 +33,7 @@ from src.protocol import (
 from src.sampling import SamplingParams
 from tests.support.machine import Machine, says
 from tests.support.peer import Peer, sends, soon, stays_silent, then_silent
+from tests.support.server import wait_until
 
 REQUEST = Generate(prompts=[TextPrompt(text="x")], sampling=SamplingParams(seed=1))
 STARTED = Started(prompt_tokens=1, cached_tokens=0, queue_seconds=0)
@@ -124,6 +125,26 @@ def test_a_runner_that_is_not_there_yet_is_waited_for(tmp_path):
         binding.start()
         with started(machine) as generation:
             assert list(generation) == WHOLE
+        late[0].__exit__()
+
+
+def test_a_runner_whose_places_are_all_taken_is_tried_until_there_is_one(tmp_path, monkeypatch):
+    """macOS refuses at once where Linux has a client wait, and has 128 places where Linux has 4,096."""
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.02)
+    late = []
+    with Machine(tmp_path, [None]) as machine, socket.socket(socket.AF_UNIX) as full:
+        full.bind(str(tmp_path / "0.sock"))  # and does not listen: whoever connects is refused
+
+        def make_room() -> None:
+            wait_until(lambda: len(machine.resolved) > 25, what="more tries than any bound on their number")
+            (tmp_path / "0.sock").unlink()
+            late.append(Peer(tmp_path / "0.sock", says(*WHOLE)).__enter__())
+
+        waiting = threading.Thread(target=make_room)
+        waiting.start()
+        with started(machine) as generation:
+            assert list(generation) == WHOLE
+        waiting.join()
         late[0].__exit__()
 
 

@@ -92,6 +92,24 @@ def test_what_cannot_matter_beside_another_keyword_is_dropped(compiler, asked, l
     compile_schema(compiler, asked)
 
 
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        *("https://json-schema.org/draft-07/schema#", "http://json-schema.org/schema#", "https://json-schema.org/draft/next/schema"),
+        *("https://spec.openapis.org/oas/3.1/dialect/base", "https://example.com/s", "urn:x", "x", ""),
+    ],
+)
+def test_a_dialect_that_is_not_known_is_not_looked_for(compiler, dialect):
+    assert asking({"$schema": dialect, "type": "string"}) == {"type": "string"}
+    compile_schema(compiler, {"$schema": dialect, "type": "object", "properties": {"a": {"$schema": dialect, "type": "integer"}}})
+
+
+@pytest.mark.parametrize("draft", ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"])
+def test_a_dialect_that_is_known_is_left_to_say_what_keywords_mean(compiler, draft):
+    assert asking({"$schema": draft}) == {"$schema": draft}
+    compile_schema(compiler, {"$schema": draft, "type": "object"})
+
+
 def test_what_another_keyword_leaves_nothing_of_is_dropped():
     closed = {"type": "object", "additionalProperties": False}
     assert asking({**closed, "unevaluatedProperties": {"type": "string"}}) == closed

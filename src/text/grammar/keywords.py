@@ -4,6 +4,7 @@ nothing.
 Source: https://json-schema.org/draft/2020-12/json-schema-core and json-schema-validation.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from src.text.json_schema import BY_NAME, TYPES, Schema, changed
 
 NOTES = frozenset({"title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment"})
 FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})  # those enforced
+DIALECTS = re.compile(r"http://json-schema\.org/draft-0[3-7]/|https://json-schema\.org/draft/(?:2019-09|2020-12)/")  # those known
 UNSUPPORTED = frozenset(
     {
         *("propertyNames", "unevaluatedProperties", "dependentRequired", "dependentSchemas", "dependencies", "if", "then", "else"),
@@ -56,6 +58,7 @@ ASKS_NOTHING: Mapping[str, Callable[[Any], bool]] = {
     "then": _is_anything,
     "else": _is_anything,
     "not": lambda value: value is False,
+    "$schema": lambda value: isinstance(value, str) and not DIALECTS.match(value),  # llguidance would look for the document
     "format": lambda value: isinstance(value, str) and value not in FORMATS,  # an annotation: validation, 7.2.1
     "$dynamicAnchor": lambda value: isinstance(value, str),  # what refers to it is refused
     "$recursiveAnchor": lambda value: isinstance(value, bool),

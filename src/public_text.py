@@ -2,14 +2,17 @@
 
 import re
 
-# /v1/ is this server's own, and what begins with // a URL's. A folder's name may hold spaces, the last name only in quotes.
-_QUOTED = re.compile(r"""(?<=(['"`]))/(?!v1/|/)[^'"`\n]+(?=\1)""")
-_PATH = re.compile(r"""(?<![\w/.~)\]}'"`-])/(?!v1/)(?:[^\s/'"`,;:()\[\]{}]+(?: [^\s/'"`,;:()\[\]{}]+)*/)*[^\s/'"`,;:()\[\]{}]*""")
+# /v1/ is this server's own, and what begins with // a URL's. A folder's name may hold spaces and apostrophes, the last name spaces
+# only in quotes, which a shortened text may leave open.
+_FILE_URL = re.compile(r"\bfile://(?=/)")
+_QUOTED = re.compile(r"""(?<=(['"`]))/(?!v1/|/)(?:(?!\1)[^\n])+""")
+_WORD = r"""(?:[^\s/'"`,;:()\[\]{}]|(?<=\w)'(?=\w))"""
+_PATH = re.compile(rf"""(?<![\w/.~)\]}}'"`-])/(?!v1/)(?:{_WORD}+(?: {_WORD}+)*/)*{_WORD}*""")
 
 
 def without_paths(text: str) -> str:
     """The text with the last name of each absolute path in the path's place."""
-    return _PATH.sub(_last_name, _QUOTED.sub(_last_name, text))
+    return _PATH.sub(_last_name, _QUOTED.sub(_last_name, _FILE_URL.sub("", text)))
 
 
 def _last_name(path: re.Match[str]) -> str:

@@ -20,6 +20,10 @@ from src.public_text import without_paths
         ('File "/usr/lib/python3.11/x.py", line 3', 'File "x.py", line 3'),
         ("not in /models", "not in models"),
         ("`/a/b c/d`", "`d`"),
+        ('[Errno 2] No such file: "/Volumes/Ada\'s disk/x.gguf"', '[Errno 2] No such file: "x.gguf"'),
+        ("/Volumes/Ada's disk/x.gguf is broken", "x.gguf is broken"),
+        ("cannot open '/mnt/My Models/a.gg", "cannot open 'a.gg"),
+        ("cannot fetch file:///mnt/models/a.gguf: no", "cannot fetch a.gguf: no"),
     ],
 )
 def test_of_an_absolute_path_the_last_name_is_left(text, expected):

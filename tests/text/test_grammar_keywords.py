@@ -14,6 +14,8 @@ from tests.text.tools.test_tool_grammar import VOCABULARIES, Held
 NOTE = {"description": "d", "title": "t"}
 NOTHING = [
     *({"propertyNames": one} for one in (True, {}, {"type": "string"}, {"type": ["string", "null"]}, {"type": "string", **NOTE}, NOTE)),
+    *({"propertyNames": one} for one in ({"minLength": 0}, {"type": "string", "pattern": ".*"}, {"pattern": ""})),
+    *({"if": True, "else": {"const": 1}}, {"if": NOTE, "else": False}, {"if": False, "then": {"const": 1}}),
     {"uniqueItems": False},
     *({keyword: one} for keyword in ("unevaluatedProperties", "unevaluatedItems") for one in (True, {}, NOTE)),
     *({"minContains": 0}, {"maxContains": 3}, {"contains": {"type": "string"}, "minContains": 0}),
@@ -29,6 +31,7 @@ NOTHING = [
 ]
 SOMETHING = [
     *({"propertyNames": one} for one in (False, {"type": "integer"}, {"pattern": "^a"}, {"enum": ["a"]})),
+    *({"propertyNames": {"minLength": 1}}, {"if": True, "then": {"minLength": 3}}, {"if": False, "else": {"minLength": 3}}),
     {"uniqueItems": True},
     *({"unevaluatedProperties": one} for one in (False, {"type": "string"})),
     *(
@@ -39,6 +42,10 @@ SOMETHING = [
     *({"dependentRequired": {"a": ["b"]}}, {"dependentSchemas": {"a": {"minProperties": 1}}}, {"dependencies": {"a": ["b"]}}),
     *({"if": {"const": 1}, "then": {"type": "string"}}, {"if": {"const": 1}, "else": False}),
     *({"not": {}}, {"not": {"type": "string"}}, {"$dynamicRef": "#a"}),
+]
+SOMETHING_WITH_OTHERS = [
+    *({"uniqueItems": True, "maxItems": 2}, {"uniqueItems": True, "type": ["array", "null"]}),
+    *({"dependentRequired": {"a": ["b"]}, "required": ["a"]}, {"propertyNames": {"maxLength": 3}, "type": "object"}),
 ]
 NAMED_LIKE_KEYWORDS = {"properties": {name: {"type": "integer"} for name in ("if", "then", "not", "format", "uniqueItems", "contains")}}
 
@@ -63,11 +70,44 @@ def test_a_keyword_that_asks_nothing_is_taken_wherever_it_stands(compiler, keywo
     assert asking(inner) == {"type": ["object", "array", "string"]}
 
 
-@pytest.mark.parametrize("keywords", SOMETHING, ids=str)
+@pytest.mark.parametrize("keywords", SOMETHING + SOMETHING_WITH_OTHERS, ids=str)
 def test_a_keyword_that_asks_something_is_not_forgotten(compiler, keywords):
     assert asking(keywords) == keywords
     with pytest.raises(InvalidSchema):
         compile_schema(compiler, keywords)
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        ({"type": "array", "maxItems": 1, "uniqueItems": True}, {"type": "array", "maxItems": 1}),
+        ({"required": ["a", "b"], "dependentRequired": {"c": ["a"], "a": ["b"]}}, {"required": ["a", "b"]}),
+        ({"type": "string", "uniqueItems": True, "propertyNames": {"maxLength": 1}}, {"type": "string"}),
+        ({"type": ["object", "null"], "contains": {"const": 1}, "minContains": 2}, {"type": ["object", "null"]}),
+        ({"type": "array", "dependentSchemas": {"a": False}, "unevaluatedProperties": False}, {"type": "array"}),
+    ],
+)
+def test_what_cannot_matter_beside_another_keyword_is_dropped(compiler, asked, left):
+    assert asking(asked) == left
+    compile_schema(compiler, asked)
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        *("https://json-schema.org/draft-07/schema#", "http://json-schema.org/schema#", "https://json-schema.org/draft/next/schema"),
+        *("https://spec.openapis.org/oas/3.1/dialect/base", "https://example.com/s", "urn:x", "x", ""),
+    ],
+)
+def test_a_dialect_that_is_not_known_is_not_looked_for(compiler, dialect):
+    assert asking({"$schema": dialect, "type": "string"}) == {"type": "string"}
+    compile_schema(compiler, {"$schema": dialect, "type": "object", "properties": {"a": {"$schema": dialect, "type": "integer"}}})
+
+
+@pytest.mark.parametrize("draft", ["http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"])
+def test_a_dialect_that_is_known_is_left_to_say_what_keywords_mean(compiler, draft):
+    assert asking({"$schema": draft}) == {"$schema": draft}
+    compile_schema(compiler, {"$schema": draft, "type": "object"})
 
 
 def test_what_another_keyword_leaves_nothing_of_is_dropped():
@@ -126,7 +166,7 @@ def test_of_a_tool_that_is_not_strict_only_the_keyword_is_dropped(compiler, name
     held = Held(name, VOCABULARIES["markers are words"], compiler)
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "integer"}, "b": {"type": "object", **keywords}},
+        "properties": {"a": {"type": "integer"}, "b": {"type": ["object", "array"], **keywords}},
         "required": ["a", "b"],
         "additionalProperties": False,
     }

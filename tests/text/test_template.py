@@ -46,6 +46,25 @@ def test_templates_find_what_they_are_written_for(source, expected):
         assert render(source) == expected
 
 
+REFUSES_NOTHING = (
+    "{% for m in messages %}{% if m.role != 'user' and not m.content and not m.tool_calls %}{{ raise_exception('say something') }}"
+    "{% endif %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}"
+)
+
+
+def test_a_message_that_says_nothing_is_written_by_a_template_that_refuses_one():
+    messages = [*HELLO, {"role": "assistant", "content": ""}, {"role": "user", "content": ""}, *HELLO]
+    assert render(REFUSES_NOTHING, messages) == "[user]hello[/][assistant][/][user][/][user]hello[/]"
+    calling = {"role": "assistant", "content": "", "tool_calls": [{"id": "c"}]}
+    assert render(REFUSES_NOTHING, [calling, {"role": "tool", "content": ""}]) == "[assistant][/][tool][/]"
+
+
+def test_what_is_refused_for_another_reason_is_refused_with_that_reason():
+    source = "{% if messages[0].content %}{{ raise_exception('other') }}{% endif %}{{ raise_exception('first') }}"
+    with pytest.raises(InvalidValue, match="first"):
+        render(source, [{"role": "user", "content": ""}])
+
+
 def test_the_clock_is_at_hand():
     assert render("{{ strftime_now('%Y') }}").isdigit()
 

@@ -4,6 +4,7 @@ nothing.
 Source: https://json-schema.org/draft/2020-12/json-schema-core and json-schema-validation.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +12,15 @@ from src.text.json_schema import BY_NAME, TYPES, Schema, changed
 
 NOTES = frozenset({"title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment"})
 FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})  # those enforced
+DIALECTS = re.compile(r"http://json-schema\.org/draft-0[3-7]/|https://json-schema\.org/draft/(?:2019-09|2020-12)/")  # those known
 UNSUPPORTED = frozenset(
     {
         *("propertyNames", "unevaluatedProperties", "dependentRequired", "dependentSchemas", "dependencies", "if", "then", "else"),
         *("uniqueItems", "unevaluatedItems", "contains", "minContains", "maxContains", "not", "$dynamicRef", "$recursiveRef"),
     }
 )
+OF_ARRAYS = ("uniqueItems", "unevaluatedItems", "contains", "minContains", "maxContains")
+OF_OBJECTS = ("propertyNames", "unevaluatedProperties", "dependentRequired", "dependentSchemas", "dependencies")
 EXPRESSIONS = frozenset({"pattern", "patternProperties", "minProperties", "multipleOf"})  # which may be more than llguidance can do
 
 
@@ -25,13 +29,17 @@ def _is_anything(schema: Any) -> bool:
     return schema is True or (isinstance(schema, dict) and schema.keys() <= NOTES)
 
 
+EVERY_STRING: Mapping[str, tuple[object, ...]] = {"minLength": (0,), "pattern": ("", "^", ".*")}  # with which every one is held
+
+
 def _is_any_name(schema: Any) -> bool:
     """Whether every property's name holds it: names are strings."""
     if not isinstance(schema, dict):
         return schema is True
     types = schema.get("type", "string")
     is_string = "string" in types if isinstance(types, list) else types == "string"
-    return is_string and schema.keys() <= NOTES | {"type"}
+    asks = schema.keys() - NOTES - {"type"}
+    return is_string and all(schema[keyword] in EVERY_STRING.get(keyword, ()) for keyword in asks)
 
 
 def _is_every(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -50,6 +58,7 @@ ASKS_NOTHING: Mapping[str, Callable[[Any], bool]] = {
     "then": _is_anything,
     "else": _is_anything,
     "not": lambda value: value is False,
+    "$schema": lambda value: isinstance(value, str) and not DIALECTS.match(value),  # llguidance would look for the document
     "format": lambda value: isinstance(value, str) and value not in FORMATS,  # an annotation: validation, 7.2.1
     "$dynamicAnchor": lambda value: isinstance(value, str),  # what refers to it is refused
     "$recursiveAnchor": lambda value: isinstance(value, bool),
@@ -72,9 +81,35 @@ def asking(schema: Any) -> Any:
         _drop(found, "unevaluatedProperties")
     if isinstance(found.get("items"), (dict, bool)):
         _drop(found, "unevaluatedItems")
+    if _is_anything(found.get("if", False)):
+        _drop(found, "else")
+    if found.get("if") is False:
+        _drop(found, "then")
     if "if" not in found or not ("then" in found or "else" in found):
         _drop(found, "if", "then", "else")
+    if _is_at_most_one(found.get("maxItems")):
+        _drop(found, "uniqueItems")
+    if _are_required(found.get("dependentRequired"), found.get("required")):
+        _drop(found, "dependentRequired")
+    for kind, keywords in (("array", OF_ARRAYS), ("object", OF_OBJECTS)):
+        if not _may_be(found.get("type"), kind):
+            _drop(found, *keywords)
     return found
+
+
+def _is_at_most_one(value: Any) -> bool:
+    return _is_count(value) and value <= 1
+
+
+def _may_be(types: Any, kind: str) -> bool:
+    return kind in types if isinstance(types, list) else not isinstance(types, str) or types == kind
+
+
+def _are_required(dependent: Any, required: Any) -> bool:
+    """Whether what one property asks for is required in any case."""
+    if not (isinstance(dependent, dict) and isinstance(required, list)):
+        return False
+    return all(isinstance(names, list) and all(name in required for name in names) for names in dependent.values())
 
 
 def _asks_nothing(keyword: str, value: Any) -> bool:

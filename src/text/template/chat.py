@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from src.errors import InvalidValue
 from src.text.template.process import RendererProcess
-from src.text.tokenizer.guard import SENTINEL_END, Guard
+from src.text.tokenizer.guard import SENTINEL_END, SENTINEL_NOTHING, Guard
 
 NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 SECONDS = 2.0
@@ -57,12 +57,7 @@ class ChatTemplate:
         """
         if continued:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + SENTINEL_END}]
-        try:
-            guarded = {key: self._guarded(value) for key, value in variables.items()}
-            guarded |= {"messages": self._guarded(messages), "tools": self._guarded(tools)}
-        except RecursionError:
-            raise InvalidValue("These messages are nested too deep.", "messages") from None
-        prompt = self._rendering.render({**guarded, "add_generation_prompt": generation_prompt and not continued})
+        prompt = self._prompt(messages, tools, {**variables, "add_generation_prompt": generation_prompt and not continued})
         if not continued:
             return prompt
         if SENTINEL_END not in prompt:
@@ -72,6 +67,28 @@ class ChatTemplate:
     def close(self) -> None:
         self._rendering.close()
 
+    def _prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]) -> str:
+        """Some templates refuse a message that says nothing, though they can write it: then it says something meanwhile."""
+        try:
+            return self._rendered(messages, tools, variables)
+        except InvalidValue as error:
+            saying = [_saying(message) for message in messages]
+            if saying == messages:
+                raise
+            refusal = error
+        try:
+            return self._rendered(saying, tools, variables).replace(SENTINEL_NOTHING, "")
+        except InvalidValue:
+            raise refusal from None
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]) -> str:
+        try:
+            guarded = {key: self._guarded(value) for key, value in variables.items()}
+            guarded |= {"messages": self._guarded(messages), "tools": self._guarded(tools)}
+        except RecursionError:
+            raise InvalidValue("These messages are nested too deep.", "messages") from None
+        return self._rendering.render(guarded)
+
     def _guarded(self, value: object) -> object:
         if isinstance(value, str):
             return self._guard(value)
@@ -80,3 +97,8 @@ class ChatTemplate:
         if isinstance(value, dict):
             return {self._guarded(key): self._guarded(item) for key, item in value.items()}
         return value
+
+
+def _saying(message: dict[str, Any]) -> dict[str, Any]:
+    """The message, with something in the place of an empty content."""
+    return {**message, "content": SENTINEL_NOTHING} if message.get("content") == "" and not message.get("tool_calls") else message

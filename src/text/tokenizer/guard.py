@@ -7,6 +7,7 @@ from collections.abc import Iterable
 SENTINEL_SPLIT = "\ufdd0"  # cuts the text of a special token
 SENTINEL_LEAD = "\ufdd1"  # before a text that continues another: takes the space that some vocabularies put in front
 SENTINEL_END = "\ufdd2"  # where the last message's content ends
+SENTINEL_NOTHING = "\ufdd3"  # the content of a message that says nothing, for a template that refuses one
 # Chat markers that a conversion took for ordinary added tokens. All other user-defined tokens are left to users: runs
 # of spaces, HTML tags, and <think> or <tool_call>, which templates look for in a message's content.
 MARKER = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)

@@ -1,7 +1,8 @@
 """Reads JSON as it comes: a value, or an object that holds a call. Knows nothing of what stands around it.
 
 The grammar is RFC 8259's, with mercy for what models write: a control character in a string is escaped, a number that is not
-finite is emitted as a string, half a surrogate pair as U+FFFD, and a name that an object has already is left out.
+finite is emitted as a string, True, False and None as JSON has them, half a surrogate pair as U+FFFD, and a name that an object
+has already is left out.
 """
 
 import json
@@ -17,7 +18,8 @@ MOST_DEPTH = 128
 PLAIN = re.compile(r'[^"\\\x00-\x1f]+')
 SCALAR = re.compile(r"[-+.0-9A-Za-z]+")
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # what Python and JavaScript write, and is no JSON
+NOT_FINITE = ("nan", "inf", "infinity")  # with a sign or not, and in capitals or not: each language has its own
+WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}  # JSON's and Python's
 HEX = re.compile(r"[0-9a-fA-F]+")
 CLOSING = {"[": "]", "{": "}"}
 Emit = Callable[[str], None]
@@ -85,15 +87,12 @@ class JsonReader(CallReader):
     def _json_scalar(self, emit: Emit) -> Reading[bool]:
         kept = self._hold()
         word = yield from self._run(SCALAR, limit=1000)
-        if word in NOT_FINITE or (NUMBER.fullmatch(word) and not is_finite(word)):
-            self._release(kept)
-            emit(json.dumps(word))
-            return True
-        if word in ("true", "false", "null") or NUMBER.fullmatch(word) or self._is_over:
-            self._release(kept)
-            emit(word)
-            return not self._is_over or bool(NUMBER.fullmatch(word))
-        return False
+        value = in_json(word)
+        if value is None and not self._is_over:
+            return False
+        self._release(kept)
+        emit(word if value is None else value)
+        return value is not None and (word not in WORDS or not self._is_over)
 
     def _json_string(self, emit: Emit) -> Reading[bool]:
         emit = Halves(emit)
@@ -204,6 +203,13 @@ class JsonReader(CallReader):
             text, value = ["{}"], {}
         into += text
         return isinstance(value, dict)
+
+
+def in_json(word: str) -> str | None:
+    """A word or a number as JSON; None where it is neither. JSON has no number for what is not finite: its text stands for it."""
+    if word.lstrip("+-").lower() in NOT_FINITE or (NUMBER.fullmatch(word) and not is_finite(word)):
+        return json.dumps(word)
+    return WORDS.get(word, word if NUMBER.fullmatch(word) else None)
 
 
 def discard(text: str) -> None:

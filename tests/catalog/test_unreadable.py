@@ -65,7 +65,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_its_neighbours_are_found(mod
     assert library.look().unreadable == ()
 
 
-@pytest.mark.parametrize("mode", [0, 0o311, 0o744], ids=["closed", "not to be listed", "its files not to be looked at"])
+@pytest.mark.parametrize("mode", [0, 0o311, 0o444], ids=["closed", "not to be listed", "its files not to be looked at"])
 def test_so_is_the_models_folder_itself(models, as_a_user, mode):
     with as_owner():
         put(models, "chat.gguf")

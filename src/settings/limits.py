@@ -51,7 +51,7 @@ class Limits(Group):
     max_logit_bias: int = Field(300, ge=0, description="entries in logit_bias")
     max_tools: int = Field(512, ge=0, description="tools in a chat")
     unsupported_media: Literal["refuse", "note"] = Field(
-        "refuse", description="pictures and files in a new user message: refuse, or note (the model reads that they were there)"
+        "refuse", description="images and files in a new user message: refuse, or note (the model reads a note in their place)"
     )
     max_tool_description: int = Field(1024 * 1024, ge=1, description="characters in a tool's description")
     max_tool_calls: int = Field(128, ge=1, description="tool calls in one message")

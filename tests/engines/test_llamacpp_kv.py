@@ -8,6 +8,7 @@ from src.engines.llamacpp.kv_measurement import Request, Timing, fastest, measur
 from src.engines.llamacpp.one_layer import AttentionShape
 from src.errors import ModelLoadFailed
 from tests.engines.test_llamacpp import options
+from tests.support.nan_model import noise_gguf
 
 TYPES = ("f16", "q8_0_values")
 SHAPE = AttentionShape(9, 3, 64, 64)
@@ -55,6 +56,12 @@ def test_what_the_operator_set_is_not_measured(model_path, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_type_that_the_operator_set_is_never_replaced(model_path):
+def test_only_what_was_left_open_falls_back_to_f16(tmp_path):
+    """Of heads that are no whole blocks of 32 numbers, llama.cpp has no q8_0 cache."""
+    path = tmp_path / "noise.gguf"
+    path.write_bytes(noise_gguf())
+    engine = load_engine("llama_cpp", options(path, context_length=256))
+    engine.close()
+    assert engine.kv_cache.type == "f16"
     with pytest.raises(ModelLoadFailed, match="KV_CACHE_TYPE"):
-        load_engine("llama_cpp", options(model_path, kv_type="q8_0", context_length=10**9, max_sequences=256)).close()
+        load_engine("llama_cpp", options(path, context_length=256, kv_type="q8_0")).close()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import flask
 import msgspec
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from src.api.gateway import Gateway, json_response
 from src.api.schema import Strict, output
@@ -86,11 +86,16 @@ def document() -> flask.Response:
     return json_response(extensions["openapi"])
 
 
+class _Untitled(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # "Max Tokens" says nothing that max_tokens does not
+
+
 def describe(app: flask.Flask) -> dict[str, Any]:
     """The document for this app. Raises KeyError for a route without a row above."""
     kinds = {kind for operation in OPERATIONS.values() for kind in operation.body}
     ordered = sorted(kinds, key=lambda kind: kind.__name__)
-    _, schemas = models_json_schema([(kind, "validation") for kind in ordered], ref_template=REF)
+    _, schemas = models_json_schema([(kind, "validation") for kind in ordered], ref_template=REF, schema_generator=_Untitled)
     paths: dict[str, dict[str, Any]] = {}
     for path, method, summary in sorted(_routes(app)):
         paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[f"{method} {path}"], path, summary)

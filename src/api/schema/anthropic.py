@@ -21,7 +21,7 @@ from src.api.schema.content import (
     texts,
 )
 from src.api.schema.conversation import Chat, Message, Part, Text, Tool
-from src.api.schema.fields import INT32_MAX, ModelName, Strict
+from src.api.schema.fields import INT32_MAX, ModelName, Strict, type_of
 from src.api.schema.generation import MaxTokens, StopText
 from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.text_request import Wishes, without_nulls
@@ -45,7 +45,7 @@ NAMES: Mapping[FieldPath, FieldPath] = MappingProxyType(
 )
 
 
-BILLING = "x-anthropic-billing-header:"
+BILLING = "x-anthropic-billing-header:"  # begins a system block of Claude Code's, which differs with each session's first message
 
 
 class InputMessage(Strict):
@@ -91,8 +91,7 @@ class MessagesTool(Strict):
 
 
 def _tool_tag(tool: Any) -> str:
-    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
-    return "as left out" if isinstance(kind, str) and kind != "custom" else "as custom"
+    return "as custom" if type_of(tool) in (None, "custom") else "as left out"
 
 
 AnyTool = Annotated[
@@ -158,8 +157,7 @@ class CountTokensRequest(Strict):
 
     @model_validator(mode="after")
     def _asks_with_text(self, info: ValidationInfo) -> "CountTokensRequest":
-        said = ((("messages", index, "content"), message.role, message.content) for index, message in enumerate(self.messages))
-        refuse_new_media(said, limits_of(info))
+        refuse_new_media("messages", [(message.role, message.content) for message in self.messages], limits_of(info))
         return self
 
     def chat(self, limits: Limits = DEFAULTS) -> Chat:
@@ -186,7 +184,7 @@ class CountTokensRequest(Strict):
         return self.messages[:-1] if len(self.messages) > 1 and last.role == "assistant" and last.says_nothing else self.messages
 
     def _system(self) -> Iterator[Message]:
-        """Without Claude Code's account of itself, which differs with each session's first words: prefixes would not be found."""
+        """Without the billing block: no two sessions would share the prefix behind it."""
         parts = tuple(part for part in texts(self.system) if not part.text.startswith(BILLING))
         if parts not in ((Text(""),), ()):
             yield Message("system", parts)

@@ -59,8 +59,7 @@ class ChatRequest(GenerationRequest):
 
     @model_validator(mode="after")
     def _asks_with_text(self, info: ValidationInfo) -> "ChatRequest":
-        said = ((("messages", index, "content"), message.role, message.content) for index, message in enumerate(self.messages))
-        refuse_new_media(said, limits_of(info))
+        refuse_new_media("messages", [(message.role, message.content) for message in self.messages], limits_of(info))
         return self
 
     def chat(self, limits: Limits = DEFAULTS) -> Chat:

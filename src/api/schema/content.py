@@ -4,25 +4,25 @@ To add a content type: its part in conversation.py, its forms here, and the rend
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.conversation import Reasoning, Text, Tool, ToolCall, ToolResult, arguments_of
-from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict
+from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, type_of
 from src.api.schema.limits import AtMost
-from src.errors import FIELD, FieldPath, UnsupportedContent
+from src.errors import FIELD, UnsupportedContent
 from src.settings import Limits
 
 # What a type of part or block has in its name, and how the note in its place calls it.
-MEDIA = {"image": "an image", "audio": "a sound", "video": "a video", "file": "a file", "document": "a document"}
+MEDIA = {"image": "an image", "audio": "an audio clip", "video": "a video", "file": "a file", "document": "a document"}
 AS_TEXT, AS_REFUSAL, AS_MEDIUM = "as text", "as refusal", "as medium"
 
 
 class Medium(LeftOut):
-    """A part that is no text. What it points to is never fetched: the model reads a note in its place. See refuse_new_media()."""
+    """A part that is no text. What it points to is never fetched: the model reads a note in its place."""
 
     @property
     def text(self) -> str:
@@ -31,7 +31,7 @@ class Medium(LeftOut):
 
     @property
     def is_medium(self) -> bool:
-        """Not so: what a server of the API's owner would have added, a search say."""
+        """False for what the API's owner would have added itself, such as the results of a search."""
         return _is_medium(self.type)
 
     def part(self) -> Text:
@@ -41,16 +41,12 @@ class Medium(LeftOut):
 AnyMedium = Annotated[SkipJsonSchema[Medium], Tag(AS_MEDIUM)]  # left out of the JSON schemas: the document lists what is accepted
 
 
-def _type_of(part: Any) -> Any:
-    return part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-
-
 def _by_type(tag: Callable[[str], str]) -> Discriminator:
     """`tag` of a part's type; a part without one is checked as text, which says what it lacks."""
 
     def tag_of(part: Any) -> str:
-        kind = _type_of(part)
-        return tag(kind) if isinstance(kind, str) else AS_TEXT
+        kind = type_of(part)
+        return AS_TEXT if kind is None else tag(kind)
 
     return Discriminator(tag_of)
 
@@ -159,7 +155,7 @@ class ToolUseBlock(Strict):
 
 
 class ToolReferenceBlock(Strict):
-    """In the result of a search for tools: from here on the model knows this one."""
+    """Part of the result of a search for tools: from here on the model knows the tool it names."""
 
     type: Literal["tool_reference"]
     tool_name: Name
@@ -222,17 +218,18 @@ def texts(content: str | list[Any] | None) -> tuple[Text, ...]:
     return tuple(Text(part.text) for part in content) or (Text(""),)
 
 
-def refuse_new_media(said: Iterable[tuple[FieldPath, str, Any]], limits: Limits) -> None:
-    """`said`: (its place, role, content) of each message. Raises UnsupportedContent for a picture in what a user says that no answer
-    has followed yet, unless UNSUPPORTED_MEDIA says that a note is enough.
+def refuse_new_media(field: str, said: Sequence[tuple[str, Any]], limits: Limits) -> None:
+    """`said`: role and content of each item of the field. Raises UnsupportedContent for a picture in what a user says that no answer
+    has followed yet, unless UNSUPPORTED_MEDIA allows a note in its place.
 
-    In what came before, and in what tools returned, a note takes its place: else one picture would end a conversation.
+    Earlier messages and tool results always get the note: otherwise one picture would end a conversation.
     """
     if limits.unsupported_media == "note":
         return
-    for place, role, content in reversed(list(said)):
+    for place, (role, content) in reversed(list(enumerate(said))):
         if role == "assistant":
             return
         for index, part in enumerate(content if role == "user" and isinstance(content, list) else []):
             if isinstance(part, Medium) and part.is_medium:
-                raise UnsupportedContent(f"{FIELD} is of type {part.type[:64]!r}; this server accepts text only.", (*place, index))
+                path = (field, place, "content", index)
+                raise UnsupportedContent(f"{FIELD} is of type {part.type[:64]!r}; this server accepts text only.", path)

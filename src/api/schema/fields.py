@@ -55,6 +55,12 @@ class Strict(BaseModel):
         return whole(value)
 
 
+def type_of(part: Any) -> str | None:
+    """Of a part, an item or a tool, for a discriminator: JSON, or parsed already. None where it is no string."""
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind if isinstance(kind, str) else None
+
+
 class LeftOut(Strict):
     """A part of a request that has no effect here, and does not change what the rest means: unknown_fields reports it by its place."""
 

@@ -8,7 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.content import ResponseContent, Said, texts
 from src.api.schema.conversation import Message, Part, Reasoning, Text, ToolCall, ToolResult, arguments_of
-from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, unsupported
+from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, type_of, unsupported
 from src.api.schema.limits import AtMost
 from src.api.schema.response_tools import qualified
 from src.errors import FIELD, InvalidValue, UnsupportedField
@@ -124,10 +124,7 @@ FORMS = {
 
 
 def _tag(item: Any) -> str:
-    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
-    if not isinstance(kind, str):
-        return "as message"
-    return f"as {FORMS.get(kind, 'unknown')}"
+    return f"as {FORMS.get(type_of(item) or 'message', 'unknown')}"
 
 
 Item = Annotated[

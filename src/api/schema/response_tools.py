@@ -1,4 +1,4 @@
-"""Tools of the Responses API, as functions that a model can call, and how a call is told in the API's own terms."""
+"""Tools of the Responses API, as functions that a model can call, and how a call of one is reported in the API's own terms."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -7,14 +7,14 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.conversation import Tool
-from src.api.schema.fields import Strict
+from src.api.schema.fields import Strict, type_of
 from src.api.schema.limits import AtMost
 from src.api.schema.tools import Description, FunctionName, LeftOutTool, Parameters, Tools
 
 _CUSTOM_PARAMETERS = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"], "additionalProperties": False}
 
 
-CalledAs = dict[str, str]  # what of a call's item says whose it is: type, name, namespace
+CalledAs = dict[str, str]  # type, name and namespace of a call's item
 
 
 def qualified(namespace: str | None, name: str) -> str:
@@ -55,10 +55,8 @@ def _called(is_custom: bool, **names: str) -> CalledAs:
 
 
 def _tag(tool: Any) -> str:
-    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
-    if not isinstance(kind, str):
-        return "as function"
-    return f"as {kind}" if kind in ("function", "custom", "namespace") else "as left out"
+    kind = type_of(tool)
+    return f"as {kind or 'function'}" if kind in (None, "function", "custom", "namespace") else "as left out"
 
 
 Member = Annotated[
@@ -105,5 +103,5 @@ ResponsesTools = Tools[AnyTool]
 
 
 def called_as(forms: Iterable[AnyTool] | None) -> dict[str, CalledAs]:
-    """How calls are told, by the name that the model uses; of those that are told by that name nothing."""
+    """What identifies a call in its item, by the name that the model uses; nothing for plain functions."""
     return {name: told for form in forms or [] if not isinstance(form, LeftOutTool) for name, told in form.called_as().items()}

@@ -134,9 +134,7 @@ class ResponsesRequest(Strict):
 
     @model_validator(mode="after")
     def _asks_with_text(self, info: ValidationInfo) -> "ResponsesRequest":
-        items = self.input if isinstance(self.input, list) else []
-        said = ((("input", index, "content"), *role_and_content(item)) for index, item in enumerate(items))
-        refuse_new_media(said, limits_of(info))
+        refuse_new_media("input", [role_and_content(item) for item in self.items()], limits_of(info))
         return self
 
     @field_validator("tool_choice")

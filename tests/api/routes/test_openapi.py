@@ -30,7 +30,7 @@ def test_the_document_is_served_and_small(fuzzed):
     with fuzzed.http() as http:
         response = http.get("/openapi.json")
     assert response.json() == DOCUMENT
-    assert len(response.content) < 120_000
+    assert len(response.content) < 100_000
 
 
 def test_the_document_is_made_once(monkeypatch):

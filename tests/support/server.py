@@ -159,10 +159,12 @@ class Server:
         return status
 
     def kill(self) -> None:
-        """Whatever is still there ends now."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        """Whatever is still there ends now, all of it at once: stopped first, so that none starts another or tidies up for one that is
+        gone already."""
+        for end in (psutil.Process.suspend, psutil.Process.kill):
+            for process in self.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
         self.process.wait()
 
     def __enter__(self) -> "Server":

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from src.errors import ChatTemplateError, InvalidValue
+from src.text.repairs import Repairs
 from src.text.template import ChatTemplate
 from src.text.tool_messages import Message, formed, paired, split, with_short_ids
 from src.text.tools import by_name, detect, prompted
@@ -19,6 +20,7 @@ from src.text.tools.plain import plain_tools
 NAME, KEY, RESULT, TEXT = "probe_function", "probe_key", "probe_result", "probe_text"
 MOST_SHOWN = 1 << 16  # characters of a prompt in which a call is looked for
 MOST_PLACES, MOST_CALL = 256, 2048  # where it may begin, and its characters
+ASKED = [{"role": "user", "content": TEXT}]
 ARGUMENTS = {KEY: "probe_value"}
 TOOL = {
     "type": "function",
@@ -41,7 +43,10 @@ class Conversation:
         self._template = template
         self.format = format or detect(template.source)
         self._format = by_name(self.format)
-        self.shows_tools = NAME in self._try([{"role": "user", "content": TEXT}], tools=[TOOL])
+        self._no_tools: list[dict[str, Any]] | None = None
+        if not self._try(ASKED) and self._try(ASKED, tools=[TOOL]):
+            self._no_tools = []  # a template that was written for tools alone walks over them, without asking whether there are any
+        self.shows_tools = NAME in self._try(ASKED, tools=[TOOL])
         shown = {form: text for form in FORMS if (text := self._shown_calls(form))}
         self._form = min(shown, key=lambda form: len(shown[form]), default=None)  # the others say something beside the call
         if format is None and self._form is None and self.shows_tools:
@@ -50,29 +55,46 @@ class Conversation:
         if self.format == "generic":  # what a template teaches in a form that is not known here cannot be read
             self.shows_tools, self._form = False, None
         self._one_call_per_message = self._form is not None and not self._shown_calls(self._form, times=2)
-        self._takes_system = TEXT in self._try([{"role": "system", "content": TEXT}, {"role": "user", "content": ""}])
+        self._repaired = Repairs(self._prompts, calls=self._form is not None)
+
+    @property
+    def repairs(self) -> list[str]:
+        """What this template has conversations repaired by."""
+        return self._repaired.names
 
     def forms(self, messages: list[Message], tools: list[dict[str, Any]]) -> Iterator[Form]:
         """How the template may take them: as it wants them, with tools in plainer and plainer forms."""
         messages = paired(messages)
         if self._form is None:
             messages = prompted.without_calls(messages, self._format.write)
-        else:
-            if self._one_call_per_message:
-                messages = split(messages)
-            messages = [self._formed(message) for message in messages]
+        elif self._one_call_per_message:
+            messages = split(messages)
         if not tools:
-            yield Form(messages, None)
+            yield Form(self._put(messages), self._no_tools)
             return
         if self.shows_tools:
-            yield Form(messages, tools)
-            yield Form(messages, plain_tools(tools))
+            put = self._put(messages)
+            yield Form(put, tools)
+            yield Form(put, plain_tools(tools))
         told = prompted.instructions(tools, self._format.write)
-        yield Form(prompted.with_instructions(messages, told, system=self._takes_system), None)
+        yield Form(self._put(prompted.with_instructions(messages, told)), self._no_tools)
+
+    def _put(self, messages: list[Message]) -> list[Message]:
+        """As the template takes them."""
+        messages = self._repaired(messages)
+        return [self._formed(message) for message in messages] if self._form else messages
+
+    def _prompts(self, messages: list[Message]) -> list[str]:
+        """With tools and without; "" where the template refuses the messages."""
+        has_calls = any(message.get("tool_calls") for message in messages)
+        if has_calls:
+            messages = [self._formed(message) for message in messages]
+        with_tools = [self._try(messages, [TOOL])] if self.shows_tools else []
+        return with_tools if with_tools and has_calls else [*with_tools, self._try(messages)]
 
     def _try(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
         try:
-            return self._template.render(messages, tools=tools)
+            return self._template.render(messages, tools=tools or self._no_tools)
         except (InvalidValue, ChatTemplateError):
             return ""
 
@@ -83,8 +105,8 @@ class Conversation:
         results = [{"role": "tool", "tool_call_id": id, "name": NAME, "content": RESULT} for id in ids]
         answer = {"role": "assistant", "content": None, "tool_calls": calls}
         tools = [TOOL] if self.shows_tools else None
-        shown = self._try([{"role": "user", "content": TEXT}, _formed(answer, form), *results], tools)
-        without = self._try([{"role": "user", "content": TEXT}], tools)
+        shown = self._try([*ASKED, _formed(answer, form), *results], tools)
+        without = self._try(ASKED, tools)
         all_are_shown = (
             shown.count(NAME) >= without.count(NAME) + times
             and shown.count(KEY) == without.count(KEY) + times

@@ -1,6 +1,8 @@
 """A model's chat template: messages in, prompt text out. Knows nothing of tokens, nor how or where the template is rendered."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -56,7 +58,8 @@ class ChatTemplate:
         Raises InvalidValue where the template refuses the messages or fails on them, ChatTemplateError where it is to blame.
         """
         if continued:
-            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + SENTINEL_END}]
+            messages = [*messages[:-1], {**messages[-1], "content": _ended(messages[-1]["content"])}]
+        variables = {**self._defaults(tools), **variables}
         prompt = self._prompt(messages, tools, {**variables, "add_generation_prompt": generation_prompt and not continued})
         if not continued:
             return prompt
@@ -66,6 +69,15 @@ class ChatTemplate:
 
     def close(self) -> None:
         self._rendering.close()
+
+    def _defaults(self, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """Names of Firefunction's own, without which it fails."""
+        given: dict[str, Any] = {}
+        if "functions" in self.variables:
+            given["functions"] = json.dumps([tool["function"] for tool in tools or []], ensure_ascii=False)
+        if "datetime" in self.variables:
+            given["datetime"] = datetime.now().strftime("%Y-%m-%d")
+        return given
 
     def _prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]) -> str:
         """Some templates refuse a message that says nothing, though they can write it: then it says something meanwhile."""
@@ -97,6 +109,14 @@ class ChatTemplate:
         if isinstance(value, dict):
             return {self._guarded(key): self._guarded(item) for key, item in value.items()}
         return value
+
+
+def _ended(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """With the sentinel behind its last text."""
+    if isinstance(content, str):
+        return content + SENTINEL_END
+    *parts, last = content
+    return [*parts, {**last, last["type"]: last[last["type"]] + SENTINEL_END}]
 
 
 def _saying(message: dict[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,12 @@ def instructions(tools: list[dict[str, Any]], write: Write) -> str:
     return INSTRUCTIONS.format(functions=functions, example=write([Call(name, {"argument": "value"})]))
 
 
-def with_instructions(messages: list[Message], text: str, *, system: bool) -> list[Message]:
-    """In the system prompt; before the first message's own text, where the template takes no `system` message."""
+def with_instructions(messages: list[Message], text: str) -> list[Message]:
+    """In the system prompt, which is made where there is none."""
     first, *rest = messages
-    if first["role"] == "system" or not system:
-        return [
-            {**first, "content": f"{first['content']}\n\n{text}" if first["role"] == "system" else f"{text}\n\n{first['content']}"},
-            *rest,
-        ]
-    return [{"role": "system", "content": text}, *messages]
+    if first["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    return [{**first, "content": f"{first['content']}\n\n{text}"}, *rest]
 
 
 def without_calls(messages: list[Message], write: Write) -> list[Message]:

@@ -17,7 +17,7 @@ from src.peer import require_same_user
 from src.protocol import MAX_LINE_BYTES, Failed, Message, ModelReady, ProtocolError, RunnerEvent, decode, encode
 from src.protocol.buffers import widen
 
-IDLE_SECONDS = 10.0  # without an event: the caller may tell its client that it is still there
+IDLE_SECONDS = 5.0  # without an event: the caller may tell its client that it is still there
 LOOK_SECONDS = 1.0  # between two looks at a client that has sent something, which hides a hang-up from the poll
 READ_BYTES = 65536
 

@@ -62,8 +62,11 @@ class MessageRenderer:
                 message |= chunk["delta"] | {"usage": message["usage"] | chunk["usage"]}
         return message
 
+    def heartbeat(self) -> Chunk:
+        return PING
+
     def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
-        return framed(chunks, named_frame, after, ping=named_frame(PING))
+        return framed(chunks, named_frame, self.heartbeat, after)
 
     def failed(self, error: ServiceError) -> bytes:
         return named_frame(anthropic(error))

@@ -11,7 +11,6 @@ from src.protocol import Delta, Ended, Finished, Started
 
 Chunk = dict[str, Any]
 Event = Started | Delta | Ended | Finished
-PING = b": ping\n\n"  # a comment: clients skip it, dead connections show
 DONE = b"data: [DONE]\n\n"
 # NEL and the line and paragraph separators. JSON and server-sent events allow them as they are, but many clients look for the end
 # of a line with Python's splitlines() or its like, which takes them for one.
@@ -35,20 +34,27 @@ class Rendering(Protocol):
 
     def fold(self, chunks: Iterable[Chunk | None]) -> Chunk: ...
 
+    def heartbeat(self) -> Chunk:
+        """What a client takes for a sign of life and for no part of the answer: some count events and overlook comments."""
+
     def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]: ...
 
     def failed(self, error: ServiceError) -> bytes: ...
 
 
 def framed(
-    chunks: Iterable[Chunk | None], frame: Callable[[Chunk], bytes], after: int | None = None, ping: bytes = PING, last: bytes = b""
+    chunks: Iterable[Chunk | None],
+    frame: Callable[[Chunk], bytes],
+    heartbeat: Callable[[], Chunk],
+    after: int | None = None,
+    last: bytes = b"",
 ) -> Iterator[bytes]:
-    """`after`: the number of the last event that is not sent, for the client has it; None: events have no numbers. `last` is sent
-    after all events."""
+    """`heartbeat`: what is sent where time passes without a chunk, unnumbered. `after`: the number of the last event that is not sent,
+    for the client has it; None: events have no numbers. `last` is sent after all events."""
     number = 0
     for chunk in chunks:
         if chunk is None:
-            yield ping
+            yield frame(heartbeat())
             continue
         number += 1
         if after is None:
@@ -57,10 +63,6 @@ def framed(
             yield b"id: %d\n" % number + frame(chunk)
     if last:
         yield last
-
-
-def server_sent_events(chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
-    return framed(chunks, data_frame, after, last=DONE)
 
 
 def data_frame(chunk: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from src.api.render.base import Chunk, Event, ResponseOptions, server_sent_events
+from src.api.render.base import DONE, Chunk, Event, ResponseOptions, data_frame, framed
 from src.api.render.encoded import EncodedList
 from src.api.render.errors import openai_event
 from src.errors import ServiceError
@@ -28,6 +28,7 @@ class Renderer(ABC):
         self._head = {"id": id, "object": self.chunk_object, "created": created, "model": model, "system_fingerprint": fingerprint}
         self._wants = wants
         self._so_far = Finished(prompt_tokens=0, completion_tokens=0, cached_tokens=0)
+        self._ended: set[int] = set()
 
     def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]:
         """The chunks of a reply as its events come; None where time passes without one."""
@@ -44,6 +45,7 @@ class Renderer(ABC):
                 for delta in _one_call_each(event):
                     yield self._chunk([self._piece(delta)])
             elif isinstance(event, Ended):
+                self._ended.add(event.index)
                 yield self._chunk([self._last(event)])
             else:
                 yield from self._end(event)
@@ -92,13 +94,21 @@ class Renderer(ABC):
     def _choice(self, index: int, fields: Chunk, logprobs: Chunk | None = None, finish_reason: str | None = None) -> Chunk:
         return {"index": index, **fields, "logprobs": logprobs, "finish_reason": finish_reason}
 
+    def heartbeat(self) -> Chunk:
+        running = next((index for index in range(self._wants.choices) if index not in self._ended), 0)
+        return self._chunk([self._choice(running, self._nothing())])
+
     def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
         """The chunks as server-sent events. `after`: see framed()."""
-        return server_sent_events(chunks, after)
+        return framed(chunks, data_frame, self.heartbeat, after, last=DONE)
 
     def failed(self, error: ServiceError) -> bytes:
         """The last event of a stream that failed."""
         return openai_event(error)
+
+    @abstractmethod
+    def _nothing(self) -> Chunk:
+        """What adds nothing to a choice."""
 
     @abstractmethod
     def _first(self, index: int) -> Chunk | None: ...
@@ -125,6 +135,9 @@ class Renderer(ABC):
 class ChatRenderer(Renderer):
     chunk_object = "chat.completion.chunk"
     whole_object = "chat.completion"
+
+    def _nothing(self) -> Chunk:
+        return {"delta": {}}
 
     def _first(self, index: int) -> Chunk:
         return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
@@ -169,6 +182,9 @@ class ChatRenderer(Renderer):
 class CompletionRenderer(Renderer):
     chunk_object = "text_completion"
     whole_object = "text_completion"
+
+    def _nothing(self) -> Chunk:
+        return {"text": ""}
 
     def _first(self, index: int) -> None:
         return None

@@ -68,8 +68,12 @@ class ResponseRenderer:
         response: Chunk = last["response"]
         return response
 
+    def heartbeat(self) -> Chunk:
+        """With the number of the event before it: it is none of the answer's own."""
+        return {"type": "response.in_progress", "sequence_number": self._sequence, "response": self._response("in_progress")}
+
     def frames(self, chunks: Iterable[Chunk | None], after: int | None = None) -> Iterator[bytes]:
-        return framed(chunks, named_frame, after)
+        return framed(chunks, named_frame, self.heartbeat, after)
 
     def failed(self, error: ServiceError) -> bytes:
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.api.render.base import DONE, PING, ResponseOptions, server_sent_events
+from src.api.render.base import DONE, ResponseOptions
 from src.api.render.openai import ChatRenderer, CompletionRenderer, usage
 from src.protocol import Delta, Ended, Finished, Started, TokenLogprob, ToolCallDelta
 
@@ -124,12 +124,29 @@ def test_an_empty_answer_has_all_its_fields(kind):
     assert choice["message"]["content"] == "" if kind is ChatRenderer else choice["text"] == ""
 
 
+@pytest.mark.parametrize(("kind", "nothing"), [(ChatRenderer, {"delta": {}}), (CompletionRenderer, {"text": ""})])
+def test_silence_is_an_event_that_adds_nothing_and_has_no_number(kind, nothing):
+    of = renderer(kind, include_usage=False)
+    frames = list(of.frames(of.chunks([STARTED, Delta(text="Hel"), None, *EVENTS[2:]]), 0))
+    [silence] = [frame for frame in frames if not frame.startswith(b"id: ") and frame != DONE]
+    [choice] = msgspec.json.decode(silence.removeprefix(b"data: "))["choices"]
+    assert choice == {"index": 0, **nothing, "logprobs": None, "finish_reason": None}
+    numbered = [int(frame.partition(b"\n")[0].removeprefix(b"id: ")) for frame in frames if frame.startswith(b"id: ")]
+    assert numbered == [*range(1, len(numbered) + 1)]
+
+
+def test_silence_is_of_a_choice_that_has_not_ended():
+    of = renderer(ChatRenderer, include_usage=False, choices=2)
+    *_, silence, _done = of.frames(of.chunks([STARTED, ENDED, None]))
+    assert msgspec.json.decode(silence.removeprefix(b"data: "))["choices"][0]["index"] == 1
+
+
 def test_a_stream_is_framed_as_server_sent_events_and_ends_with_done():
-    frames = list(server_sent_events(renderer(ChatRenderer, include_usage=False).chunks([STARTED, None, *EVENTS[1:]])))
-    assert frames[1] == PING == b": ping\n\n"
+    of = renderer(ChatRenderer, include_usage=False)
+    frames = list(of.frames(of.chunks(EVENTS)))
     assert frames[-1] == DONE == b"data: [DONE]\n\n"
     assert frames.count(DONE) == 1
-    bodies = [frame.removeprefix(b"data: ") for frame in frames[:-1] if frame != PING]
+    bodies = [frame.removeprefix(b"data: ") for frame in frames[:-1]]
     assert [msgspec.json.decode(body) for body in bodies] == [{**CHAT_HEAD, "choices": [choice]} for choice in CHAT_CHOICES]
     assert all(body.endswith(b"\n\n") and body.count(b"\n") == 2 for body in bodies)
 
@@ -139,13 +156,13 @@ def test_a_stream_that_fails_has_no_done():
         yield from EVENTS[:2]
         raise RuntimeError
 
-    frames = []
+    frames, of = [], renderer(ChatRenderer)
     with pytest.raises(RuntimeError):
-        frames.extend(server_sent_events(renderer(ChatRenderer).chunks(events())))
+        frames.extend(of.frames(of.chunks(events())))
     assert DONE not in frames
 
 
-def test_silence_is_a_comment_in_a_stream_and_nothing_in_a_plain_reply():
+def test_silence_is_nothing_in_a_plain_reply():
     of = renderer(CompletionRenderer)
     silent = [None, STARTED, None, Delta(text="Hel"), None, Delta(text="lo"), None, ENDED, FINISHED]
     assert list(of.chunks(silent)).count(None) == 4
@@ -158,7 +175,7 @@ def test_usage_sums_prompt_and_completion():
 
 def text_of(frames: list[bytes], kind: type) -> tuple[str, set[str | None], dict | None]:
     """What a client makes of a stream: the text, the finish reasons and the usage."""
-    chunks = [msgspec.json.decode(frame.removeprefix(b"data: ")) for frame in frames if frame not in (PING, DONE)]
+    chunks = [msgspec.json.decode(frame.removeprefix(b"data: ")) for frame in frames if frame != DONE]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     text = "".join(choice["delta"].get("content", "") if kind is ChatRenderer else choice["text"] for choice in choices)
     reasons = {choice["finish_reason"] for choice in choices} - {None}
@@ -175,7 +192,8 @@ def test_streamed_and_plain_replies_agree(kind, texts, reason, counts):
     [choice] = whole["choices"]
     text = choice["message"]["content"] if kind is ChatRenderer else choice["text"]
     assert text == "".join(text or "" for text in texts)
-    frames = list(server_sent_events(renderer(kind).chunks(events)))
+    of = renderer(kind)
+    frames = list(of.frames(of.chunks(events)))
     assert text_of(frames, kind) == (text, {choice["finish_reason"]}, whole["usage"])
     assert frames[-1] == DONE
 

@@ -380,6 +380,14 @@ def test_openais_client_makes_the_same_response_of_the_stream():
     assert final.output_text == "Let me look."
 
 
+def test_silence_is_an_event_with_the_number_of_the_last_one():
+    of, [started, *_] = renderer(), TOLD
+    frames = [frame.decode() for frame in of.frames(of.chunks([started, None, None]), 0)]
+    assert [frame.partition("\n")[0] for frame in frames] == ["id: 1", "id: 2", *2 * ["event: response.in_progress"]]
+    numbers = [json.loads(frame.partition("data: ")[2])["sequence_number"] for frame in frames]
+    assert numbers == [0, 1, 1, 1]
+
+
 def test_a_failure_is_the_last_event():
     rendering = renderer()
     for _ in zip(range(3), rendering.chunks(TOLD), strict=False):

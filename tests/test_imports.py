@@ -52,6 +52,7 @@ ALLOWED = {
     "gunicorn": set(),
     "process_limits": set(),
     "gunicorn.gunicorn_log": {"terminal"},
+    "gunicorn.abandoned": {"client.hangup"},
     "gunicorn.connection": {"errors", "gunicorn.crowd"},
     "gunicorn.crowd": set(),
     "gunicorn.health": set(),

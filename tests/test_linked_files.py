@@ -228,7 +228,7 @@ def run(models: Path, chat_template: Path | None = None, **options: object) -> l
     return said
 
 
-@pytest.mark.parametrize("where", ["model", "lora", "adapters"])
+@pytest.mark.parametrize("where", ["model", "lora", "adapters", "draft"])
 def test_a_runner_reads_no_folder_with_a_link_out_of_it(models, tmp_path, where):
     link(models / "chat" / "tokenizer_config.json", tmp_path / "elsewhere/secret.json")
     folder = str(models / "chat")
@@ -236,6 +236,7 @@ def test_a_runner_reads_no_folder_with_a_link_out_of_it(models, tmp_path, where)
         "model": {"model_path": folder},
         "lora": {"lora": [folder]},
         "adapters": {"adapters": {"a": folder}},
+        "draft": {"vllm": {"speculative_config": {"method": "draft_model", "model": folder, "num_speculative_tokens": 3}}},
     }
     [failed] = run(models, **spoiled[where])
     assert isinstance(failed, Failed)

@@ -49,7 +49,15 @@ def create_app(settings: Settings) -> flask.Flask:
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)
+    app.extensions["asked_by_clients"] = _asked_by_clients(app)
     return app
+
+
+def _asked_by_clients(app: flask.Flask) -> frozenset[str]:
+    """Paths whose POST is a question, of no use to anybody once its client has left: what an operator asks for is done all the same."""
+    with app.app_context():
+        rules = [rule for rule in app.url_map.iter_rules() if not rule.arguments and "POST" in (rule.methods or ())]
+        return frozenset(rule.rule for rule in rules if scopes.scope_of(rule.endpoint) == "inference")
 
 
 def _kept_answers(folder: Path, settings: Settings) -> Store:

@@ -3,7 +3,7 @@
 - Recycling (--max-requests): Gunicorn would close the listener at once and start a successor only when the last stream
   has ended. Here the worker asks for its successor first, and is told to end once that one accepts.
 - Stopping: running streams get SHUTDOWN_GRACE_SECONDS, then an error event rather than a silent end.
-- Floods: connections of one address have a bound, and silent ones give way to others.
+- Floods: connections of one address have a bound, silent ones give way to others, and a request whose client has left is not begun.
 - Requests that are not valid HTTP are answered in JSON too.
 """
 
@@ -30,6 +30,7 @@ from src.api.observe.record import AccessRecord
 from src.api.observe.reporter import Reporter
 from src.errors import ServiceError
 from src.gunicorn import health
+from src.gunicorn.abandoned import is_abandoned
 from src.gunicorn.connection import HEAD_BYTES, Connection, Times, of_this_greenlet
 from src.gunicorn.crowd import crowd
 from src.gunicorn.handover import handover
@@ -62,7 +63,7 @@ class GatewayWorker:
 
     # Of Gunicorn 27's GeventWorker, where it has no hook: what is replaced, and what is used.
     REPLACES = ("handle", "handle_error", "timeout_ctx", "worker_connections", "max_requests", "alive")
-    USES = ("cfg", "log", "nr", "pid", "ppid", "reloader")
+    USES = ("cfg", "log", "nr", "pid", "ppid", "reloader", "wsgi")
 
     def __init__(self, worker: Any, settings: Settings) -> None:
         self._worker = worker
@@ -74,6 +75,7 @@ class GatewayWorker:
         worker.handle_error = lambda request, client, address, error: self._answer_broken_request(client, error)
         worker.timeout_ctx = of_this_greenlet
         worker.worker_connections = min(worker.worker_connections, _connections_that_fit())
+        self._asked_by_clients: frozenset[str] = worker.wsgi.extensions["asked_by_clients"]
         crowd.limit(worker.worker_connections - _spare(worker.worker_connections), settings.max_connections_per_address, _bounded(settings))
         health.serve(worker.handle)
         worker.max_requests = sys.maxsize
@@ -98,11 +100,15 @@ class GatewayWorker:
             client.sendall(self._error_response(errors.TooManyRequests(told, retry_after=1)))
 
     def begin_request(self, request: Any) -> None:
-        """Called before each request: let others have their turn, and at --max-requests ask for a successor."""
-        of_this_greenlet().serve(request)
+        """Called before each request: let others have their turn, and at --max-requests ask for a successor. Raises StopIteration,
+        on which Gunicorn closes the connection, for a question whose client has left."""
+        connection: Any = of_this_greenlet()
+        connection.serve(request)
         # A client that always has the next request ready makes its greenlet wait for nothing: it would starve all others, and with
         # them the heartbeat, for whose want the master would kill this worker.
         gevent.sleep(0)
+        if request.method == "POST" and request.path in self._asked_by_clients and is_abandoned(request, connection):
+            raise StopIteration
         if self._worker.nr + 1 >= self._recycle_at:
             self._ask_for_successor()
 

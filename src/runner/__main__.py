@@ -180,10 +180,17 @@ def _grammar_limits(settings: Settings) -> Limits:
 
 def _check_files(spec: RunnerSpec, model_path: str, models_dir: Path) -> None:
     """Before any library reads them: none leads to files that are not the model's. Raises ModelLoadFailed."""
-    for folder in filter(os.path.isdir, [model_path, *spec.options.get("lora", ()), *spec.options.get("adapters", {}).values()]):
+    folders = [model_path, *spec.options.get("lora", ()), *spec.options.get("adapters", {}).values(), *_draft(spec)]
+    for folder in filter(os.path.isdir, folders):
         check_folder(Path(folder), models_dir)
     if spec.chat_template and (path := Path(spec.chat_template)).is_relative_to(models_dir):
         check_file(path, models_dir / path.relative_to(models_dir).parts[0], models_dir)
+
+
+def _draft(spec: RunnerSpec) -> list[str]:
+    """The draft model of speculative decoding, and what else is named there, as vLLM would find it: a folder, or a name of a hub."""
+    config = spec.options.get("vllm", {}).get("speculative_config") or {}
+    return [value for value in config.values() if isinstance(value, str)]
 
 
 def _tokenizer(model_path: str) -> Tokenizer:

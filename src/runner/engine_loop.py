@@ -17,6 +17,8 @@ from src.runner.preemption import Preemption
 from src.runner.validity import Validity
 
 RATE_WINDOW = 10.0  # seconds over which tokens per second are averaged
+UNREAD = 32_768  # steps and logprobs in a mailbox (some 3 MB), from which on its jobs are set aside until half of them are read
+TOGETHER = 4096  # of them are taken at a time: they become one message to the gateway
 LAST_WORDS = 0.5  # seconds in which the last requests hear why they failed, before the process ends
 
 
@@ -25,21 +27,42 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.admitted_at: float | None = None  # when the first step that worked on a job began, in time.monotonic() seconds
-        self._steps: list[Step] = []
+        self.held_back: set[int] = set()  # jobs that are set aside, for nobody reads what they draw
+        self.on_room: Callable[[set[int]], None] = lambda job_ids: None  # called with these once they may go on
+        self._steps: deque[Step] = deque()
+        self._unread = 0
         self._arrived = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        return self._unread >= UNREAD
 
     def put(self, step: Step, began: float) -> None:
         if self.admitted_at is None:
             self.admitted_at = began
         self._steps.append(step)
+        self._unread += _size(step)
         self._arrived.set()
 
     async def take(self) -> list[Step]:
-        """All steps that wait, at least one."""
+        """The steps that wait, at least one."""
         await self._arrived.wait()
-        self._arrived.clear()
-        steps, self._steps = self._steps, []
+        steps = [self._steps.popleft()]
+        size = _size(steps[0])
+        while self._steps and size < TOGETHER:
+            steps.append(self._steps.popleft())
+            size += _size(steps[-1])
+        self._unread -= size
+        if not self._steps:
+            self._arrived.clear()
+        if self.held_back and self._unread <= UNREAD // 2:
+            held, self.held_back = self.held_back, set()
+            self.on_room(held)
         return steps
+
+
+def _size(step: Step) -> int:
+    return 1 if step.logprobs is None else 2 + len(step.logprobs.top)
 
 
 class _Add(msgspec.Struct):
@@ -56,8 +79,19 @@ class _Cancel(msgspec.Struct):
     job_id: int
 
 
+class _HoldBack(msgspec.Struct):
+    job_id: int
+
+
+class _GoOn(msgspec.Struct):
+    job_id: int
+
+
 class _Close(msgspec.Struct):
     pass
+
+
+_Command = _Add | _Embed | _Cancel | _HoldBack | _GoOn
 
 
 class EngineLoop:
@@ -69,7 +103,7 @@ class EngineLoop:
         self._load = load
         self._on_death, self._on_no_numbers = on_death, on_no_numbers
         self.validity = Validity()
-        self._commands: queue.SimpleQueue[_Add | _Embed | _Cancel | _Close] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[_Command | _Close] = queue.SimpleQueue()
         self._mailboxes: dict[int, Mailbox] = {}
         self._vectors: dict[int, asyncio.Queue[Vector]] = {}
         self._embedding_queue = EmbeddingQueue()
@@ -97,6 +131,7 @@ class EngineLoop:
         self._next_id += 1
         job = make_job(self._next_id)
         self._mailboxes[job.id] = mailbox
+        mailbox.on_room = self._go_on
         self._commands.put(_Add(job))
         self._wake()
         return job.id
@@ -187,13 +222,21 @@ class EngineLoop:
             self.busy_seconds += ended - began
             began = ended
 
-    def _execute(self, engine: Engine, command: _Add | _Embed | _Cancel) -> None:
+    def _execute(self, engine: Engine, command: _Command) -> None:
         if isinstance(command, _Cancel):
             engine.cancel(self._preemption.cancel(command.job_id))
             self._embedding_queue.cancel(command.job_id)
             return
         if isinstance(command, _Embed):
             self._embedding_queue.add(command.request_id, engine, command.inputs, command.key)
+            return
+        if isinstance(command, _HoldBack):
+            if engine.resumes and (held := self._preemption.hold_back(command.job_id)) is not None:
+                engine.cancel(held)
+            return
+        if isinstance(command, _GoOn):
+            if job := self._preemption.go_on(command.job_id):
+                engine.add(job)
             return
         try:
             engine.add(command.job)
@@ -216,6 +259,15 @@ class EngineLoop:
                 mailbox.put(step, began)
                 if step.error:
                     self._note(mailbox, step.error)
+                if mailbox.is_full and step.job_id not in mailbox.held_back:
+                    mailbox.held_back.add(step.job_id)
+                    self._commands.put(_HoldBack(step.job_id))
+                    self._wake()
+
+    def _go_on(self, job_ids: set[int]) -> None:
+        for job_id in job_ids:
+            self._commands.put(_GoOn(job_id))
+        self._wake()
 
     def _deliver_vector(self, vector: Vector) -> None:
         if vectors := self._vectors.get(vector.request_id):

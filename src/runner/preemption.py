@@ -1,4 +1,5 @@
-"""Which running job gives its place up when another key waits for one. Knows no engine; for the engine thread alone.
+"""Which running job gives its place up when another key waits for one, or nobody reads what it draws. Knows no engine; for the engine
+thread alone.
 
 A job that is set aside is cancelled in the engine and queued again behind the tokens it has drawn, as after a crash: what it
 draws next depends on its seed and the position alone.
@@ -57,6 +58,7 @@ class Preemption:
         self.count = 0  # jobs set aside
         self._work: dict[int, _Work] = {}  # by the engine's ids
         self._ids: dict[int, int] = {}  # the engine's, by the mailboxes', where they differ
+        self._held: dict[int, Job] = {}  # that wait for their readers, as they are to go on, by the mailboxes' ids
         self._new_ids = itertools.count(-1, -1)
         self._places = itertools.count()
         self._next_look = 0.0
@@ -67,9 +69,31 @@ class Preemption:
 
     def cancel(self, id: int) -> int:
         """Forget a job. Returns the engine's id of it."""
+        self._held.pop(id, None)
         id = self._ids.pop(id, id)
         self._work.pop(id, None)
         return id
+
+    def hold_back(self, id: int) -> int | None:
+        """Set a job aside until go_on(). Returns the engine's id of it, which is to be cancelled at once; None where it runs on."""
+        work = self._work.get(self._ids.get(id, id))
+        if work is None:
+            return None
+        try:
+            self._held[id] = work.behind_its_tokens(next(self._new_ids))
+        except EngineError:  # its grammar cannot be followed anew
+            return None
+        del self._work[work.job.id]
+        self._ids.pop(id, None)
+        return work.job.id
+
+    def go_on(self, id: int) -> Job | None:
+        """A job that was held back, to be added at once; None where there is none."""
+        job = self._held.pop(id, None)
+        if job is not None:
+            self._work[job.id] = _Work(id, job)
+            self._ids[id] = job.id
+        return job
 
     def observe(self, steps: Iterable[Step]) -> list[Step]:
         """The steps as the mailboxes know them."""

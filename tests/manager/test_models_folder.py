@@ -1,6 +1,7 @@
 """The models folder is read in a thread, by one at a time, and for requests only where the last look is old."""
 
 import asyncio
+import os
 import threading
 import time
 
@@ -74,6 +75,54 @@ def test_who_asks_while_another_looks_gets_a_look_of_its_own(library):
         assert library.looks == 2
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def share(monkeypatch):
+    """A folder of this name is on a share whose server is lost, until the event is set."""
+    monkeypatch.setattr(models_folder, "PATIENCE", 0.1)
+    monkeypatch.setattr(models_folder, "FIRST_PATIENCE", 0.1)
+    monkeypatch.setattr(models_folder, "HANGS_SECONDS", 0.2)
+    answers, scandir = threading.Event(), os.scandir
+
+    def hanging(path: object = ".") -> object:
+        if os.path.basename(str(path)) == "share":
+            answers.wait()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", hanging)
+    yield answers
+    answers.set()
+
+
+async def until(folder: ModelsFolder, models: list[str], *, hangs: bool) -> None:
+    give_up = time.monotonic() + 30
+    while True:
+        began, listing = time.monotonic(), await folder.current()
+        if hangs:
+            assert time.monotonic() - began < 10
+            assert list(listing.entries) == models
+        if (list(listing.entries), models_folder.HANGS in listing.unreadable) == (models, hangs):
+            return
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_look_that_hangs_leaves_the_last_listing_which_says_so(library, tmp_path, share, known):
+    async def main() -> None:
+        folder = ModelsFolder(library)
+        if known:
+            await until(folder, ["a"], hangs=False)
+        put(tmp_path, "share/b.gguf")
+        await until(folder, ["a"] if known else [], hangs=True)
+        looks = library.looks
+        await asyncio.gather(*(folder.recent() for _ in range(50)))
+        assert library.looks == looks, "it is not asked again while it hangs"
+        share.set()
+        await until(folder, ["a", "share"], hangs=False)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_requests_for_a_loaded_or_the_default_model_do_not_look_at_the_folder(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ class Counters:
         self._lease = int(lease)
         self._running: Counter[str] = Counter()
         self._redis: Any = None
-        self.failures: tuple[type[Exception], ...] = ()  # what any method may raise when Redis is out of reach
+        self.failures: tuple[type[Exception], ...] = ()  # what any method may raise when Redis is out of reach, or holds nonsense
         storage: MemoryStorage | RedisStorage
         if address == "memory":
             storage = MemoryStorage()
@@ -71,7 +71,7 @@ class Counters:
             storage = RedisStorage(address, key_prefix="llm-inference", **options)
             self._redis = storage.get_connection()
             self._enter_script = self._redis.register_script(_ENTER)
-            self.failures = (RedisError, OSError)
+            self.failures = (RedisError, OSError, ValueError)  # ValueError: a value that is no number
         self._requests = MovingWindowRateLimiter(storage)
         self._tokens = FixedWindowRateLimiter(storage)
 

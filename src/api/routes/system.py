@@ -11,7 +11,7 @@ from src.api.access.visibility import sees
 from src.api.gateway import gateway, json_response
 from src.api.render import models as public
 from src.errors import ServiceError
-from src.protocol import ModelState
+from src.protocol import ModelState, ServiceStatus
 from src.public_text import without_paths
 
 blueprint = flask.Blueprint("system", __name__)
@@ -27,7 +27,8 @@ def health() -> flask.Response:
         return _unhealthy(error.message)
     ready = [model.name for model in status.models if model.state == "ready"]
     if ready:
-        return _answer(status="ok", models_ready=ready)
+        unreadable = {"unreadable": _told(status)} if status.unreadable else {}
+        return _answer(status="ok", models_ready=ready, **unreadable)
     if not status.models:
         return _unhealthy(
             " ".join([f"There is no model in {gateway().settings.models_dir}/.", *(f"{each}." for each in status.unreadable)])
@@ -43,6 +44,10 @@ def health() -> flask.Response:
 def _answer(status: str, **more: object) -> flask.Response:
     """Which models there are is not for everybody where there are keys."""
     return json_response({"status": status, **(more if _may_know_all_models() else {})})
+
+
+def _told(status: ServiceStatus) -> list[str]:
+    return [without_paths(each) for each in status.unreadable]
 
 
 def _may_know_all_models() -> bool:
@@ -72,7 +77,7 @@ def system_status() -> flask.Response:
             "engines": {name: reason or "available" for name, reason in public.reasons(status.engines).items()},
             "default_model": status.default_model if status.default_model in names else None,
             "models": [public.model_status(model) for model in models],
-            "unreadable": [without_paths(each) for each in status.unreadable] if _may_know_all_models() else [],
+            "unreadable": _told(status) if _may_know_all_models() else [],
             "requests": _totals(models),
             "system": {
                 "cpu_percent": status.cpu_percent,

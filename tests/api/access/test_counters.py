@@ -98,3 +98,12 @@ def test_a_redis_that_is_gone_is_told_by_the_errors_that_are_named(redis: Redis)
             question()
     redis.start()
     assert counters.take_request("a", 1)[0]
+
+
+def test_so_is_a_value_that_another_program_has_put_there(redis: Redis):  # noqa: F811
+    counters = Counters(redis.url, lease=60)
+    counters.add_tokens("a", 10, 3)
+    [name] = counters._redis.keys("*")
+    counters._redis.set(name, "much")
+    with pytest.raises(counters.failures):
+        counters.tokens("a", 10)

@@ -5,8 +5,11 @@ import re
 import time
 
 import httpx
+import msgspec
 import pytest
 
+from src.client.manager import ManagerClient
+from src.protocol import ServiceStatus
 from tests.support.openai_api import CHAT, COMPLETIONS, HELLO, check_error, events
 
 
@@ -77,6 +80,16 @@ def test_max_tokens_larger_than_the_context_means_up_to_its_end(http):
 def test_health_names_the_models_that_are_ready(http):
     response = http.get("/health")
     assert (response.status_code, response.json()) == (200, {"status": "ok", "models_ready": ["echo"]})
+
+
+def test_health_names_what_of_the_models_folder_may_not_be_read(http, monkeypatch):
+    asked = ManagerClient.status
+
+    def status(self: ManagerClient, *, detail: bool = False) -> ServiceStatus:
+        return msgspec.structs.replace(asked(self, detail=detail), unreadable=["It hangs"])
+
+    monkeypatch.setattr(ManagerClient, "status", status)
+    assert http.get("/health").json() == {"status": "ok", "models_ready": ["echo"], "unreadable": ["It hangs"]}
 
 
 def test_a_model_has_openais_fields_and_ours(http):

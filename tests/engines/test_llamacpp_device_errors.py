@@ -19,7 +19,7 @@ LOG_ERROR = 4
 
 @pytest.fixture
 def engine(model_path):
-    options = LlamaCppOptions(model_path=str(model_path), context_length=128, max_sequences=2, threads=1)
+    options = LlamaCppOptions(model_path=str(model_path), context_length=128, max_sequences=2, threads=1, device="cpu")
     engine = load_engine("llama_cpp", options)
     yield engine
     engine.close()

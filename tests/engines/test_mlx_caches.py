@@ -49,7 +49,8 @@ def folder(request, tmp_path_factory):
 
 
 def options(folder, **changes) -> MLXOptions:
-    return MLXOptions(**{"model_path": str(folder), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, **changes})
+    values = {"model_path": str(folder), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, "device": "cpu"}
+    return MLXOptions(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -43,12 +43,12 @@ def program(name: str) -> str:
 
 
 def remedy(names: Iterable[str]) -> str:
-    """The commands that install programs."""
+    """The command that installs programs on a system such as this one, or that they are not for it."""
     packages = [PACKAGES[name] for name in names]
-    commands = [f"Debian, Ubuntu: apt-get install {' '.join(sorted({package.debian for package in packages}))}"]
-    if brewed := sorted({package.brew for package in packages} - {"-"}):
-        commands.append(f"macOS: brew install {' '.join(brewed)}")
-    return "; ".join(commands)
+    if sys.platform != "darwin":
+        return f"Debian, Ubuntu: apt-get install {' '.join(sorted({package.debian for package in packages}))}"
+    brewed = " ".join(sorted({package.brew for package in packages} - {"-"}))
+    return f"macOS: brew install {brewed}" if brewed else "what it tests is not for macOS"
 
 
 def summary(reasons: Iterable[str]) -> str:

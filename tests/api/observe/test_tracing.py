@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from src.api.observe import tracing
 from src.errors import SettingsError
 from src.settings import Settings
+from tests.support.http_server import LocalServer
 from tests.support.server import Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ class Collector:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = LocalServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()

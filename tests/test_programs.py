@@ -10,6 +10,8 @@ import pytest
 from src.settings import ROOT
 from tests.support import programs
 
+pytestmark = pytest.mark.macos
+
 NEEDS_A_PROGRAM = "tests/deploy/test_container.py::test_the_compose_file_is_valid_and_asks_for_a_key"
 
 

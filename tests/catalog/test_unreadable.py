@@ -19,6 +19,8 @@ from src.catalog import Catalog, Library, stamps
 from tests.support.model_files import put
 from tests.support.server import Server, wait_until
 
+pytestmark = pytest.mark.macos
+
 NOBODY = 65534
 WHY = "may not be read: Permission denied"
 

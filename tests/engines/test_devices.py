@@ -11,6 +11,8 @@ from src.engines import engine_options, load_engine, why_not
 from tests.engines.test_contract import Run, job
 from tests.support.hf_model import hf_model
 
+pytestmark = pytest.mark.macos
+
 # What a logprob may differ by. llama.cpp's CPU kernels round what they multiply 4-bit weights with to 8 bits, a GPU's do not:
 # as much as in tests/support/llamacpp_greedy.py.
 NEAR = {"llama_cpp": 0.6, "mlx": 0.05}

@@ -13,6 +13,8 @@ from src.engines.llamacpp.model import _keep_errors
 from src.errors import EngineDead
 from src.sampling import SamplingParams
 
+pytestmark = pytest.mark.macos
+
 FAILED = b"ggml_metal_synchronize: error: command buffer 0 failed with status 5\n"
 LOG_ERROR = 4
 

@@ -16,6 +16,8 @@ from src.gunicorn import watchdog
 from src.gunicorn.watchdog import Watchdog
 from tests.support.server import Server, assert_gone, wait_until
 
+pytestmark = pytest.mark.macos
+
 SAYS = "import sys; from src.systemd import Notifier; Notifier().send(*sys.argv[1:])"
 
 

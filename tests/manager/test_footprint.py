@@ -12,6 +12,8 @@ import pytest
 from src.manager import footprint, memory
 from src.manager.processes import ProcessTable
 
+pytestmark = pytest.mark.macos
+
 GIB = 2**30
 
 

@@ -10,6 +10,8 @@ import pytest
 from src.manager import openmp
 from tests.support.server import Server
 
+pytestmark = pytest.mark.macos
+
 
 def test_what_the_operator_has_set_is_left_alone(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")

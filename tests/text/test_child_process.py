@@ -20,6 +20,8 @@ from src.text.grammar.vocabulary import Vocabulary
 from src.text.template.process import RendererProcess
 from src.text.tokenizer.base import ByteTokenizer
 
+pytestmark = pytest.mark.macos
+
 LARGE = "x" * (1 << 20)  # more than a pipe holds
 
 

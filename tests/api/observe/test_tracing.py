@@ -160,6 +160,7 @@ def test_a_collector_that_is_gone_fails_no_request_and_delays_no_stop():
         assert server.stop(timeout=15) == 0
 
 
+@pytest.mark.macos
 def test_on_macos_a_worker_asks_no_one_but_its_environment_for_proxies(collector, monkeypatch):
     def crash(*given: object) -> None:
         raise AssertionError("macOS ends a forked process here")

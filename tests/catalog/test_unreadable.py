@@ -28,7 +28,7 @@ WHY = "may not be read: Permission denied"
 @pytest.fixture
 def models() -> Iterator[Path]:
     """A folder that everybody can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="test-models-"))
+    folder = Path(tempfile.mkdtemp(prefix="test-models-", dir="/tmp")).resolve()
     folder.chmod(0o755)
     yield folder
     for inner in folder.glob("*/"):

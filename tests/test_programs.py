@@ -10,8 +10,6 @@ import pytest
 from src.settings import ROOT
 from tests.support import programs
 
-pytestmark = pytest.mark.macos
-
 NEEDS_A_PROGRAM = "tests/deploy/test_container.py::test_the_compose_file_is_valid_and_asks_for_a_key"
 
 
@@ -28,6 +26,7 @@ def test_a_machine_without_the_programs_gets_skips_that_are_counted():
     assert re.search(r"1 skipped in [\d.]+s", done.stdout.splitlines()[-1])
 
 
+@pytest.mark.macos
 @pytest.mark.parametrize(
     ("system", "names", "remedy"),
     [

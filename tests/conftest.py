@@ -25,6 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Words that are compared one by one are a CPU's: a Mac's GPU sums in another order. tests/engines/test_devices.py takes the GPU.
+if sys.platform == "darwin" or os.environ.get("LIKE_MACOS"):
+    os.environ.setdefault("DEVICE_TYPE", "cpu")
+
 # Each new client reads the certificates of all authorities, for 25 ms or more, and the tests make thousands of clients.
 _transport = httpx._transports.default
 _transport.create_ssl_context = functools.cache(_transport.create_ssl_context)

@@ -12,6 +12,8 @@ from src.protocol.buffers import BYTES, widen
 from src.protocol.listen import UnixServer
 from tests.support.peer import Peer, sends, soon
 
+pytestmark = pytest.mark.macos
+
 BOTH = (socket.SO_SNDBUF, socket.SO_RCVBUF)
 
 

@@ -162,6 +162,6 @@ def test_a_process_that_runs_as_nobody_gets_no_answer_even_where_it_may_open_the
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", AS_NOBODY, path, stdout=subprocess.PIPE)
             return (await process.communicate())[0].strip()
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         assert asyncio.run(main(folder)) in (b"closed", b"heard b''")

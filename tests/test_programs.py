@@ -20,10 +20,25 @@ def test_a_machine_without_the_programs_gets_skips_that_are_counted():
         [sys.executable, "-m", "tests.support.programs", *pytest_run], cwd=ROOT, env=environ, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    remedy = "Debian, Ubuntu: apt-get install docker-compose; macOS: brew install docker-compose"
+    remedy = programs.remedy(["docker-compose"])
     assert f"docker-compose is not installed ({remedy})" in done.stdout
     assert f"Tests skipped because a program is not installed: 1, of docker-compose (1). To run them: {remedy}\n" in done.stdout
     assert re.search(r"1 skipped in [\d.]+s", done.stdout.splitlines()[-1])
+
+
+@pytest.mark.macos
+@pytest.mark.parametrize(
+    ("system", "names", "remedy"),
+    [
+        ("linux", ["nginx", "prlimit"], "Debian, Ubuntu: apt-get install nginx-light util-linux"),
+        ("darwin", ["nginx", "promtool", "prometheus"], "macOS: brew install nginx prometheus"),
+        ("darwin", ["nginx", "prlimit"], "macOS: brew install nginx"),
+        ("darwin", ["systemd-analyze"], "what it tests is not for macOS"),
+    ],
+)
+def test_the_remedy_is_of_the_system_that_the_tests_run_on(monkeypatch, system, names, remedy):
+    monkeypatch.setattr(sys, "platform", system)
+    assert programs.remedy(names) == remedy
 
 
 def test_where_programs_are_required_a_missing_one_fails_the_test(monkeypatch, tmp_path):

@@ -16,6 +16,8 @@ from src.errors import SettingsError
 from src.settings import ROOT
 from tests.support.server import Server
 
+pytestmark = pytest.mark.macos
+
 CLAIM = "import sys, time; from src import rundir; rundir.claim(sys.argv[1]); print('claimed', flush=True); time.sleep(60)"
 
 

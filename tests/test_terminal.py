@@ -12,6 +12,8 @@ import pytest
 
 from src import terminal
 
+pytestmark = pytest.mark.macos
+
 MACOS_PIPE_BUF = 512
 CAPACITY = 4096
 

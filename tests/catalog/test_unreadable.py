@@ -19,6 +19,8 @@ from src.catalog import Catalog, Library, stamps
 from tests.support.model_files import put
 from tests.support.server import Server, wait_until
 
+pytestmark = pytest.mark.macos
+
 NOBODY = 65534
 WHY = "may not be read: Permission denied"
 
@@ -26,7 +28,7 @@ WHY = "may not be read: Permission denied"
 @pytest.fixture
 def models() -> Iterator[Path]:
     """A folder that everybody can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="test-models-"))
+    folder = Path(tempfile.mkdtemp(prefix="test-models-", dir="/tmp")).resolve()
     folder.chmod(0o755)
     yield folder
     for inner in folder.glob("*/"):

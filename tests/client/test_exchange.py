@@ -30,6 +30,8 @@ from src.protocol import (
 from src.sampling import SamplingParams
 from tests.support.peer import Peer, sends, soon, stays_silent, then_silent
 
+pytestmark = pytest.mark.macos
+
 HELLO = Delta(text="hello")
 READY = ModelReady(model="m", socket="/nowhere/m.sock", engine="echo", fingerprint="fp_1")
 STATUS = ServiceStatus(models=[], default_model=None, uptime_seconds=1, load_on_demand=True)

@@ -14,6 +14,8 @@ from src.client.hangup import has_hung_up
 from tests.support.certificate import make_certificate
 from tests.support.server import wait_until
 
+pytestmark = pytest.mark.macos
+
 POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 
 

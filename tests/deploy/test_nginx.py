@@ -13,6 +13,7 @@ import openai
 import psutil
 import pytest
 
+from tests.support.http_server import LocalServer
 from tests.support.metrics import scrape
 from tests.support.nginx import Nginx
 from tests.support.server import Server, free_port, wait_until
@@ -169,7 +170,7 @@ class _Mirror(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirror():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Mirror) as server:
+    with LocalServer(("127.0.0.1", 0), _Mirror) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]

@@ -6,7 +6,7 @@ import pytest
 
 from src.engines import engine_options, load_engine, why_not
 from src.text.tokenizer.hf import HFTokenizer
-from tests.engines.test_contract import VLLM, job
+from tests.engines.test_contract import EXACT, VLLM, job
 from tests.support.hf_model import as_embedder, hf_model
 
 ENGINES = ["echo", "llama_cpp", "mlx", "vllm"]
@@ -27,7 +27,7 @@ def engine(request, model_path, tmp_path_factory):
     if request.param == "vllm":  # which embeds with models alone that were made for it
         path = as_embedder(path, tmp_path_factory.mktemp("embedder"))
     fields = {"model_path": str(path), "context_length": CONTEXT, "max_sequences": 2, "threads": 1, "vllm": VLLM}
-    loaded = load_engine(request.param, engine_options(request.param, fields))
+    loaded = load_engine(request.param, engine_options(request.param, fields | EXACT[request.param]))
     yield loaded
     loaded.close()
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 def engine(tmp_path_factory):
     folder = nan_folder(tmp_path_factory.mktemp("nan") / "model")
     fields = {"model_path": str(folder), "context_length": 256, "max_sequences": 4, "cached_prefixes": 4}
-    vllm = {"vllm": {"dtype": "float32", "enforce_eager": True}} if ENGINE == "vllm" else {}
-    engine = load_engine(ENGINE, engine_options(ENGINE, {**fields, **vllm}))
+    own = {"vllm": {"dtype": "float32", "enforce_eager": True}} if ENGINE == "vllm" else {"device": "cpu"}
+    engine = load_engine(ENGINE, engine_options(ENGINE, {**fields, **own}))
     yield engine
     engine.close()
 

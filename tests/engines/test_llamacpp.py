@@ -1,5 +1,7 @@
 """What only llama.cpp can show: its answers are llama.cpp's own, its prefix cache keeps its bound, its refusals have numbers."""
 
+import sys
+
 import llama_cpp
 import psutil
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from src.engines import load_engine
 from src.engines.base import Job
 from src.engines.llamacpp import LlamaCppOptions
-from src.engines.llamacpp.device import CPU, free_memory
+from src.engines.llamacpp.device import CPU, choose_device, free_memory
 from src.engines.prefill_budget import PrefillBudget
 from src.errors import ModelLoadFailed
 from src.sampling import SamplingParams
@@ -15,7 +17,7 @@ from tests.support.llamacpp_greedy import GreedyReference
 
 
 def options(model_path, **changes) -> LlamaCppOptions:
-    values = {"model_path": str(model_path), "context_length": 512, "max_sequences": 4, "cached_prefixes": 2, "threads": 1}
+    values = {"model_path": str(model_path), "context_length": 512, "max_sequences": 4, "cached_prefixes": 2, "threads": 1, "device": "cpu"}
     return LlamaCppOptions(**{**values, **changes})
 
 
@@ -92,7 +94,7 @@ def test_a_longer_conversation_computes_only_what_is_new(engine):
 
 def on_a_gpu(monkeypatch, free: int) -> None:
     """As if this build had one with so many bytes free. Computes on the CPU."""
-    monkeypatch.setattr("src.engines.llamacpp.model.choose_device", lambda device, params: "cuda")
+    monkeypatch.setattr("src.engines.llamacpp.model.choose_device", lambda device, params: choose_device("cpu", params) and "cuda")
     monkeypatch.setattr("src.engines.llamacpp.model.free_memory", lambda *kinds: free)
 
 
@@ -117,8 +119,9 @@ def test_of_what_is_open_a_gpu_gets_as_much_as_it_has_room_for(model_path, monke
 
 
 def test_a_device_that_is_not_there_is_refused_by_name(model_path):
-    with pytest.raises(ModelLoadFailed, match="DEVICE_TYPE=mps"):
-        load_engine("llama_cpp", options(model_path, device="mps"))
+    missing = "cuda" if sys.platform == "darwin" else "mps"
+    with pytest.raises(ModelLoadFailed, match=f"DEVICE_TYPE={missing}"):
+        load_engine("llama_cpp", options(model_path, device=missing))
 
 
 def test_a_quantised_cache_answers_and_takes_about_half_the_memory(model_path, monkeypatch):

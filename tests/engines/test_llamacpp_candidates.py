@@ -30,7 +30,9 @@ def test_all_of_the_greatest_are_picked(row, count):
 
 @pytest.fixture(scope="module")
 def engine(model_path):
-    engine = load_engine("llama_cpp", LlamaCppOptions(model_path=str(model_path), context_length=512, max_sequences=2, threads=1))
+    engine = load_engine(
+        "llama_cpp", LlamaCppOptions(model_path=str(model_path), context_length=512, max_sequences=2, threads=1, device="cpu")
+    )
     yield engine
     engine.close()
 

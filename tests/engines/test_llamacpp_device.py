@@ -13,6 +13,8 @@ from src.engines.llamacpp.model import LoadedModel
 from src.errors import ModelLoadFailed
 from src.sampling import SamplingParams
 
+pytestmark = pytest.mark.macos
+
 GIB = 2**30
 
 

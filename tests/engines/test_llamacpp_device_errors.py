@@ -13,13 +13,15 @@ from src.engines.llamacpp.model import _keep_errors
 from src.errors import EngineDead
 from src.sampling import SamplingParams
 
+pytestmark = pytest.mark.macos
+
 FAILED = b"ggml_metal_synchronize: error: command buffer 0 failed with status 5\n"
 LOG_ERROR = 4
 
 
 @pytest.fixture
 def engine(model_path):
-    options = LlamaCppOptions(model_path=str(model_path), context_length=128, max_sequences=2, threads=1)
+    options = LlamaCppOptions(model_path=str(model_path), context_length=128, max_sequences=2, threads=1, device="cpu")
     engine = load_engine("llama_cpp", options)
     yield engine
     engine.close()

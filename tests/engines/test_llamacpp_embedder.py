@@ -15,7 +15,7 @@ from tests.engines.test_embeddings import cosine, tokens, vectors
 
 
 def load(model_path, **changes):
-    options = {"model_path": str(model_path), "context_length": 256, "max_sequences": 2, "threads": 1}
+    options = {"model_path": str(model_path), "context_length": 256, "max_sequences": 2, "threads": 1, "device": "cpu"}
     return load_engine("llama_cpp", LlamaCppOptions(**{**options, **changes}))
 
 

@@ -35,7 +35,12 @@ def write_adapter(path: Path, width: int = 576, layers: int = 30, strength: floa
 
 def load(model_path: Path, *adapters: Path):
     options = LlamaCppOptions(
-        model_path=str(model_path), context_length=CONTEXT, max_sequences=2, threads=1, lora=tuple(str(path) for path in adapters)
+        model_path=str(model_path),
+        context_length=CONTEXT,
+        max_sequences=2,
+        threads=1,
+        device="cpu",
+        lora=tuple(str(path) for path in adapters),
     )
     return load_engine("llama_cpp", options)
 

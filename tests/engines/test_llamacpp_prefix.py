@@ -28,7 +28,7 @@ def load(model_path):
 
     def make(cached_prefixes: int = 4):
         options = LlamaCppOptions(
-            model_path=str(model_path), context_length=CONTEXT, max_sequences=4, cached_prefixes=cached_prefixes, threads=1
+            model_path=str(model_path), context_length=CONTEXT, max_sequences=4, cached_prefixes=cached_prefixes, threads=1, device="cpu"
         )
         made.append(load_engine("llama_cpp", options))
         return made[-1]

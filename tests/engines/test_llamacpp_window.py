@@ -14,7 +14,9 @@ CONTEXT = 1024
 
 @pytest.fixture(scope="module")
 def engine(gemma_path):
-    options = LlamaCppOptions(model_path=str(gemma_path), context_length=CONTEXT, max_sequences=3, cached_prefixes=3, threads=1)
+    options = LlamaCppOptions(
+        model_path=str(gemma_path), context_length=CONTEXT, max_sequences=3, cached_prefixes=3, threads=1, device="cpu"
+    )
     engine = load_engine("llama_cpp", options)
     yield engine
     engine.close()

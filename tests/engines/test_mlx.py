@@ -24,7 +24,7 @@ PROMPTS = ["What is the capital of France?", "Name a colour.", "Why is the sky b
 
 
 def options(**changes) -> MLXOptions:
-    values = {"model_path": str(hf_model("float32")), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4}
+    values = {"model_path": str(hf_model("float32")), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, "device": "cpu"}
     return MLXOptions(**{**values, **changes})
 
 

@@ -49,7 +49,8 @@ def folder(request, tmp_path_factory):
 
 
 def options(folder, **changes) -> MLXOptions:
-    return MLXOptions(**{"model_path": str(folder), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, **changes})
+    values = {"model_path": str(folder), "context_length": 512, "max_sequences": 4, "cached_prefixes": 4, "device": "cpu"}
+    return MLXOptions(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +126,27 @@ def test_what_a_cancelled_job_leaves_behind_is_right(engine):
     assert drawn == expected(engine, longer)
 
 
-@pytest.mark.parametrize(("device", "context", "lengths"), [("cpu", 1024, [1]), ("mps", 1024, [1, 512]), ("mps", 512, [1, 511])])
-def test_a_macs_gpu_has_the_kernels_of_prompts_before_the_first_request(folder, monkeypatch, device, context, lengths):
+@pytest.mark.parametrize(
+    ("device", "context", "sequences", "shapes"),
+    [
+        ("cpu", 1024, 4, [(1, 1)]),
+        ("mps", 1024, 4, [(1, 1), (1, 512), (1, 1), (4, 1)]),
+        ("mps", 512, 1, [(1, 1), (1, 511)]),
+    ],
+)
+def test_a_macs_gpu_has_the_kernels_of_prompts_and_streams_before_the_first_request(
+    folder, monkeypatch, device, context, sequences, shapes
+):
     kind = _get_classes(json.loads((folder / "config.json").read_text()))[0]
     computed, compute = [], kind.__call__
 
     def count(model: object, tokens: mx.array, **fields: object) -> mx.array:
-        computed.append(tokens.shape[1])
+        computed.append(tuple(tokens.shape))
         return compute(model, tokens, **fields)
 
     monkeypatch.setattr(kind, "__call__", count)
     monkeypatch.setattr("src.engines.mlx.model._choose_device", lambda wanted: device)
     monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 8 * 2**30})
-    model = LoadedModel(options(folder, context_length=context))
-    assert computed == lengths
+    model = LoadedModel(options(folder, context_length=context, max_sequences=sequences))
+    assert computed == shapes
     model.close()

@@ -107,15 +107,17 @@ def test_a_folder_that_cannot_be_made_at_the_start_is_used_once_it_can(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_terminal_that_nobody_reads_keeps_no_request_waiting():
+def test_a_terminal_that_nobody_reads_keeps_no_request_waiting(tmp_path):
     """Standard error is a pipe that is full: every write to it would wait for ever."""
     port = free_port()
     environ = {**os.environ, "INFERENCE_ENGINE": "echo", "PORT": str(port), "LOG_LEVEL": "DEBUG", "ENABLE_LOG_FILE": "false"}
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(tmp_path / "pipe", os.O_WRONLY)
     process = subprocess.Popen(
-        [sys.executable, "run.py"], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "run.py"], cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.STDOUT
     )
     try:
-        assert process.stdout
         url = f"http://127.0.0.1:{port}"
 
         def healthy() -> bool:
@@ -125,7 +127,7 @@ def test_a_terminal_that_nobody_reads_keeps_no_request_waiting():
                 return False
 
         wait_until(healthy, timeout=60, what="health")
-        fill(process.stdout.fileno())
+        fill(tmp_path / "pipe")
         for number in range(3):
             body = {"model": "echo", "messages": [{"role": "user", "content": str(number)}]}
             answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20)
@@ -137,18 +139,16 @@ def test_a_terminal_that_nobody_reads_keeps_no_request_waiting():
     finally:
         process.kill()
         process.wait()
-        if process.stdout:
-            process.stdout.close()
+        os.close(reader)
+        os.close(writer)
 
 
-def fill(pipe: int) -> None:
-    """Through its own other end, till nothing more goes in."""
-    end = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
-    poll = select.poll()
-    poll.register(end, select.POLLOUT)
+def fill(pipe: Path) -> None:
+    """Through an end of its own, whose writes do not wait, till nothing more goes in."""
+    end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
     try:
-        while poll.poll(0):
-            os.write(end, b"x" * 4096)
+        while True:
+            os.write(end, b"x" * select.PIPE_BUF)
     except BlockingIOError:
         pass
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.server import Server, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.macos]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ import pytest
 from src.errors import SettingsError
 from src.gunicorn.checks import check_port_free
 
+pytestmark = pytest.mark.macos
+
 
 @pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
 def listener(request) -> Iterator[socket.socket]:

@@ -8,6 +8,8 @@ from gevent import socket
 
 from src.gunicorn.connection import Connection, Times
 
+pytestmark = pytest.mark.macos
+
 
 def test_whoever_reads_what_has_come_already_lets_others_have_their_turn():
     ours, clients = socket.socketpair()

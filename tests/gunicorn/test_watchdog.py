@@ -58,6 +58,7 @@ def look(one: Watchdog, clock: Callable[[float], None], seconds: int) -> bool:
     return found
 
 
+@pytest.mark.macos
 def test_silence_is_a_hang_once_there_was_a_sign_of_life(clock, watch):
     one = watch(10)
     assert not look(one, clock, 100), "it starts"
@@ -70,6 +71,7 @@ def test_silence_is_a_hang_once_there_was_a_sign_of_life(clock, watch):
     assert look(one, clock, 1)
 
 
+@pytest.mark.macos
 def test_a_machine_that_sleeps_does_not_hang(clock, watch):
     one = watch(10)
     say(one, "WATCHDOG=1")
@@ -78,6 +80,7 @@ def test_a_machine_that_sleeps_does_not_hang(clock, watch):
     assert not one.hangs()
 
 
+@pytest.mark.macos
 def test_without_a_setting_nothing_hangs_and_nobody_is_asked(clock, watch):
     one = watch(0)
     assert not look(one, clock, 100)
@@ -85,7 +88,7 @@ def test_without_a_setting_nothing_hangs_and_nobody_is_asked(clock, watch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hangs", ["gateway", "manager"])
+@pytest.mark.parametrize("hangs", ["gateway", pytest.param("manager", marks=pytest.mark.macos)])
 def test_a_server_whose_processes_hang_ends_with_a_status_that_has_it_started_again(hangs):
     settings = {"INFERENCE_ENGINE": "echo", "WORKERS": 2, "SHUTDOWN_GRACE_SECONDS": 0, "WATCHDOG_SECONDS": 5}
     with Server(**settings, disposable=True) as server:

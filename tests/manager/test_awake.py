@@ -14,6 +14,8 @@ from src.manager import __main__ as manager
 from src.manager import awake
 from tests.support.server import wait_until
 
+pytestmark = pytest.mark.macos
+
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch) -> Path:

@@ -4,12 +4,15 @@ import ctypes
 import os
 import struct
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from src.manager import footprint, memory
 from src.manager.processes import ProcessTable
+
+pytestmark = pytest.mark.macos
 
 GIB = 2**30
 
@@ -57,8 +60,11 @@ def test_status_and_metrics_tell_it(mac):
 
 
 def test_no_look_goes_through_all_processes_of_a_mac(mac, monkeypatch):
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(rss=3 * GIB, shared=GIB))
     monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: pytest.fail("all processes are looked at"))
-    assert memory.mapped_bytes(os.getpid()) > 0
+    assert memory.mapped_bytes(os.getpid()) == GIB
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(rss=3 * GIB))
+    assert memory.mapped_bytes(os.getpid()) == 0, "as macOS tells nothing of it"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there it has one")

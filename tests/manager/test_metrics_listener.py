@@ -9,6 +9,8 @@ from src.manager.metrics import listener as module
 from src.manager.metrics.listener import PLACES, Listener
 from tests.support.server import free_port
 
+pytestmark = pytest.mark.macos
+
 QUESTION = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

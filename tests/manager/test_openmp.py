@@ -30,11 +30,13 @@ def mac(tmp_path, monkeypatch) -> Iterator[Path]:
     openmp._performance_cores.cache_clear()
 
 
+@pytest.mark.macos
 def test_of_a_macs_cores_the_fast_ones_compute(mac):
     mac.write_text('#!/bin/sh\n[ "$*" = "-n hw.perflevel0.physicalcpu" ] && echo 8\n')
     assert openmp.cores() == 8
 
 
+@pytest.mark.macos
 @pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho unknown oid\n", "#!/nowhere\n"])
 def test_where_it_does_not_tell_which_are_fast_all_of_them_do(mac, text):
     mac.write_text(text)

@@ -15,6 +15,8 @@ from src.manager.planning import Planner
 from src.settings import Settings
 from tests.support.model_files import put
 
+pytestmark = pytest.mark.macos
+
 
 @pytest.fixture
 def planner(tmp_path):

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from src.settings import ROOT
+
+pytestmark = pytest.mark.macos
 
 HANGS = """
 import ctypes, sys

@@ -311,7 +311,8 @@ def test_a_real_models_jobs_go_on_as_undisturbed(model_path, monkeypatch):
     from tests.support.llamacpp_greedy import TOLERANCE, GreedyReference
 
     monkeypatch.setattr(preemption, "PATIENCE", 0.05)
-    fields = {"model_path": str(model_path), "context_length": 256, "max_sequences": SLOTS, "cached_prefixes": 2, "threads": 1}
+    fields = {"context_length": 256, "max_sequences": SLOTS, "cached_prefixes": 2, "threads": 1}
+    fields |= {"model_path": str(model_path), "device": "cpu"}
     prompts = [[start + (index * 7) % 60 for index in range(12)] for start in range(40, 40 + SLOTS)]
 
     async def run(*, disturbed: bool) -> list[list[int]]:

@@ -5,10 +5,12 @@ import os
 import threading
 import zipfile
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 
 from packaging.utils import canonicalize_name
+
+from tests.support.http_server import LocalServer
 
 
 class Index:
@@ -18,8 +20,7 @@ class Index:
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []  # paths of requests
         handler = type("Handler", (_Handler,), {"index": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = LocalServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 

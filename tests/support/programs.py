@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +43,12 @@ def program(name: str) -> str:
 
 
 def remedy(names: Iterable[str]) -> str:
-    """The commands that install programs."""
+    """The command that installs programs on a system such as this one, or that they are not for it."""
     packages = [PACKAGES[name] for name in names]
-    commands = [f"Debian, Ubuntu: apt-get install {' '.join(sorted({package.debian for package in packages}))}"]
-    if brewed := sorted({package.brew for package in packages} - {"-"}):
-        commands.append(f"macOS: brew install {' '.join(brewed)}")
-    return "; ".join(commands)
+    if sys.platform != "darwin":
+        return f"Debian, Ubuntu: apt-get install {' '.join(sorted({package.debian for package in packages}))}"
+    brewed = " ".join(sorted({package.brew for package in packages} - {"-"}))
+    return f"macOS: brew install {brewed}" if brewed else "what it tests is not for macOS"
 
 
 def summary(reasons: Iterable[str]) -> str:
@@ -61,15 +61,15 @@ def summary(reasons: Iterable[str]) -> str:
     return f"Tests skipped because a program is not installed: {sum(missing.values())}, of {counts}. To run them: {remedy(missing)}"
 
 
-def run_without(command: list[str]) -> int:
-    """Run a command with a PATH on which all is there but these programs. Returns its exit status."""
+def run_without(command: list[str], names: Collection[str] = OPTIONAL, environ: Mapping[str, str] | None = None) -> int:
+    """Run a command with a PATH on which all is there but these programs, and with these variables. Returns its exit status."""
     with tempfile.TemporaryDirectory(prefix="path-") as folder:
         for directory in map(Path, os.environ["PATH"].split(os.pathsep)):
             for path in directory.iterdir() if directory.is_dir() else ():
-                if path.name not in OPTIONAL and not (link := Path(folder, path.name)).is_symlink():
+                if path.name not in names and not (link := Path(folder, path.name)).is_symlink():
                     link.symlink_to(path)
-        environ = {name: value for name, value in os.environ.items() if name != "REQUIRE_PROGRAMS"}
-        return subprocess.run(command, env={**environ, "PATH": folder}).returncode
+        own = {name: value for name, value in os.environ.items() if name != "REQUIRE_PROGRAMS"}
+        return subprocess.run(command, env={**own, **(environ or {}), "PATH": folder}).returncode
 
 
 if __name__ == "__main__":

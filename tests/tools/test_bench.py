@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +14,7 @@ import pytest
 import tools.bench.__main__ as bench
 from src.settings import ROOT
 from tests.support import server as service
+from tests.support.http_server import LocalServer
 from tools.bench import figures, limit
 from tools.bench.client import Exchange, Server
 from tools.bench.recording import Answer, read
@@ -263,10 +264,8 @@ def test_a_wrong_argument_is_named(arguments, words, capsys):
 # --- real sockets
 
 
-class Scripted(ThreadingHTTPServer):
+class Scripted(LocalServer):
     """A real HTTP server that answers each chat with as many tokens as it was asked for, but closes every connection unannounced."""
-
-    daemon_threads = True
 
     def __init__(self, name: str, log: list[tuple[str, dict]], short: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Chat)

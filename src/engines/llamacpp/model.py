@@ -15,6 +15,7 @@ from src.engines.llamacpp.candidates import Candidates
 from src.engines.llamacpp.device import GPU, INTEGRATED_GPU, choose_device, free_memory
 from src.engines.llamacpp.kv_types import F16, KV_TYPES, KVTypes
 from src.engines.llamacpp.one_layer import AttentionShape
+from src.engines.llamacpp.threads import ThreadPool
 from src.engines.room import shrunk_context, shrunk_sequences
 from src.errors import EngineDead, InsufficientMemory, ModelLoadFailed
 
@@ -80,6 +81,8 @@ class LoadedModel:
         self.memory = ll.llama_get_memory(self.context)
         self.generates = bool(self.memory)  # a model that sees all of a text at once, as BERT does, has no use for a KV cache
         self._threads = options.threads or 1
+        self._pool = ThreadPool(self.device, self._threads)
+        self._pool.attach(self.context)
         # Planned for, and not taken by weights and the context above. The rest of the machine may have grown since.
         self._left = memory - ll.llama_model_size(self.model) - kv_bytes if memory else None
 
@@ -125,6 +128,7 @@ class LoadedModel:
         if not context:
             raise InsufficientMemory(f"llama.cpp cannot make a context for embeddings: {'; '.join(_errors) or 'no reason given'}.")
         self._apply_adapters(context)
+        self._pool.attach(context)
         return context
 
     def compute(self, context: Any, batch: Any) -> None:
@@ -196,6 +200,7 @@ class LoadedModel:
 
     def close(self) -> None:
         ll.llama_free(self.context)
+        self._pool.close()
         ll.llama_model_free(self.model)
 
 

@@ -110,10 +110,17 @@ class LoadedModel:
         return layers
 
     def _warm_up(self) -> None:
-        """Compute a prompt as mlx-lm does: a GPU has other kernels for it than for a token, and prepares each at its first use."""
+        """Compute a prompt as mlx-lm does, and a token of every sequence together: a GPU has other kernels for each than for one token, and
+        prepares them at their first use."""
         caches = make_prompt_cache(self.model)
         self.model(mx.zeros((1, min(WARM_UP_TOKENS, self.context_length - 1)), mx.int32), cache=caches)
         mx.eval([cache.state for cache in caches])
+        if self.slots > 1:
+            caches = make_prompt_cache(self.model)
+            self.model(mx.zeros((1, 1), mx.int32), cache=caches)
+            together = [cache.merge([cache] * self.slots) for cache in caches]
+            mx.eval(self.model(mx.zeros((self.slots, 1), mx.int32), cache=together))
+            del together
         del caches
         mx.clear_cache()
 

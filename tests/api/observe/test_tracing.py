@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from src.api.observe import tracing
 from src.errors import SettingsError
 from src.settings import Settings
+from tests.support.http_server import LocalServer
 from tests.support.server import Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ class Collector:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = LocalServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -159,6 +160,7 @@ def test_a_collector_that_is_gone_fails_no_request_and_delays_no_stop():
         assert server.stop(timeout=15) == 0
 
 
+@pytest.mark.macos
 def test_on_macos_a_worker_asks_no_one_but_its_environment_for_proxies(collector, monkeypatch):
     def crash(*given: object) -> None:
         raise AssertionError("macOS ends a forked process here")

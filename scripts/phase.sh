@@ -14,14 +14,21 @@ tick() {
     while sleep 1 && kill -0 $$ 2>/dev/null; do printf '\r%s … %s' "$1" "$(minutes $((SECONDS - $2)))"; done
 }
 
+# A folder of another user is left alone: there could be a link in it that leads root elsewhere.
+open_install_log() {
+    if [ -n "${install_log_is_open:-}" ]; then return; fi
+    if ! { mkdir -p "${install_log%/*}" && [ -O "${install_log%/*}" ] && : >>"$install_log"; } 2>/dev/null; then
+        install_log=$(mktemp)
+    fi
+    install_log_is_open=1
+}
+
 # COMMAND must not rely on `set -e`: its failure is caught here.
 phase() {
     local text=$1 began=$SECONDS status=0 ticker="" start
     shift
     text+=${expected:+ (about $(minutes "$expected"))}
-    if ! { mkdir -p "${install_log%/*}" && : >>"$install_log"; } 2>/dev/null; then
-        install_log=$(mktemp) # the folder belongs to another user
-    fi
+    open_install_log
     echo "== $text" >>"$install_log"
     start=$(wc -l <"$install_log")
     if [ -n "${VERBOSE:-}" ]; then

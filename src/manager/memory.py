@@ -147,13 +147,18 @@ def available(device: str, reserve: int, taken: Taken = NOTHING, working_set_sha
 
 
 def _unified(reserve: int, taken: Taken, share: float) -> Memory:
-    """By what models are expected to take: what the GPU holds is in no process's resident size, and Metal bounds all together."""
     system = psutil.virtual_memory()
     free = metal.free_bytes(system.total)
-    free = (system.available if free is None else free) - reserve
-    if working_set := metal.working_set():
-        return Memory("unified", system.total, min(free, int(working_set * share) - taken.expected), reserve)
-    return Memory("unified", system.total, free - taken.promised, reserve)
+    return unified(system.total, system.available if free is None else free, metal.working_set(), reserve, taken, share)
+
+
+def unified(total: int, free: int, working_set: int, reserve: int, taken: Taken = NOTHING, share: float = 1.0) -> Memory:
+    """A Mac's, by what models are expected to take: what the GPU holds is in no process's resident size, and Metal bounds all together.
+    `working_set`: 0 where Metal cannot be asked."""
+    free -= reserve
+    if working_set:
+        return Memory("unified", total, min(free, int(working_set * share) - taken.expected), reserve)
+    return Memory("unified", total, free - taken.promised, reserve)
 
 
 def mapped_bytes(pid: int) -> int:

@@ -65,9 +65,11 @@ class Planner:
 
     def available(self, engine: str, taken: memory.Taken = memory.NOTHING) -> memory.Memory:
         """What there is for one more model on the device that `engine` uses."""
-        settings = self._settings
-        share = settings.mlx_memory_fraction if "memory_fraction" in engines.ENGINES[engine].options.__struct_fields__ else 1.0
-        return memory.available(self._device(engine), settings.memory_reserve * 2**20, taken, share)
+        return memory.available(self._device(engine), self._settings.memory_reserve * 2**20, taken, self.working_set_share(engine))
+
+    def working_set_share(self, engine: str) -> float:
+        """What it uses of what Metal recommends."""
+        return self._settings.mlx_memory_fraction if "memory_fraction" in engines.ENGINES[engine].options.__struct_fields__ else 1.0
 
     def plan(self, entry: ModelEntry, engine: str, available: memory.Memory) -> Plan:
         """Raises ModelDoesNotFit with numbers and what would fit."""

@@ -74,3 +74,16 @@ def test_without_a_log_folder_of_its_own_it_still_installs(folder):
     assert done.returncode == 1
     assert done.stderr.startswith("the reason\nThe output above is also in /")
     Path(done.stderr.split()[-1]).unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the folder is given to another user")
+def test_root_writes_no_log_into_a_folder_of_another_user_who_may_have_put_a_link_there(folder):
+    (folder / "logs").mkdir()
+    (folder / "logs/install.log").symlink_to(folder / "elsewhere")
+    os.chown(folder / "logs", 12345, 12345)
+    done = bash(folder, "phase first echo a; phase second true; echo $install_log", capture_output=True)
+    assert done.returncode == 0
+    assert not (folder / "elsewhere").exists()
+    log = Path(done.stdout.split()[-1])
+    assert log.read_text() == "== first\na\n== second\n"
+    log.unlink()

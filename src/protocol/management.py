@@ -72,7 +72,7 @@ class ModelReady(Message, frozen=True, kw_only=True):
     engine: str
     fingerprint: str  # changes with whatever may change the answer to a seeded request
     adapter: str = ""  # of the model, by whose name it was asked for
-    sampling: dict[str, float] = {}  # of requests that do not say otherwise
+    sampling: dict[str, int | float] = {}  # of requests that do not say otherwise; a top_k that became 20.0 would be refused
     pid: int = 0  # of its process
     previous_exit: str | None = None  # how the process before it crashed: "signal SIGSEGV", "exit status 1"; None: it did not
     retry_after: int = 1  # seconds that another process would take to be ready, by how long this one took

@@ -165,7 +165,8 @@ def test_no_file_outside_the_store_is_read_for_parameters_and_pipes_are_not_wait
         path.unlink()
         make(path)
     os.mkfifo(store.manifest("registry.ollama.ai/library/pipe/b", b"").with_name("c"))
-    (store.root / "manifests/registry.ollama.ai/library/loop").symlink_to("..")
+    (store.root / "manifests/registry.ollama.ai/library/loop").symlink_to("link")
+    (store.root / "manifests/registry.ollama.ai/library/link/z").symlink_to("a")
     entries = found(store.root)
     assert sorted(entries) == ["link:a", "pipe:a", "pipe:b"]
     assert "leads out of Ollama's store" in (entries["link:a"].problem or "")

@@ -67,10 +67,10 @@ def test_a_model_of_ollamas_store_is_its_gguf_with_the_parameters_as_defaults(st
     digest = store.model(TINY, template, {**stated, "presence_penalty": 99, "num_ctx": 8})
     store.model("registry.ollama.ai/library/tiny/1b", template)
     store.model("registry.ollama.ai/jane/own/v1.2", gguf_bytes({"general.architecture": "own"}))
-    store.model("hf.co/org/Repo-GGUF/Q4_K_M", gguf_bytes({"general.architecture": "hub"}))
+    store.model("hf.co/org/Repo-GGUF/Q4.gguf", gguf_bytes({"general.architecture": "hub"}))
     for is_own in (True, False):
         entries = found(store.root, is_own=is_own)
-        assert list(entries) == ["hf.co/org/Repo-GGUF:Q4_K_M", "jane/own:v1.2", "tiny:1b", "tiny:latest"]
+        assert list(entries) == ["hf.co/org/Repo-GGUF:Q4.gguf", "jane/own:v1.2", "tiny:1b", "tiny:latest"]
         tiny = entries["tiny:latest"]
         assert (tiny.path, tiny.format, tiny.problem, tiny.also) == (str(store.path(digest)), "gguf", None, ("tiny",))
         sampling = {"temperature": 0.25, "top_k": 20, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.5}

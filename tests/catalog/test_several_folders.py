@@ -103,7 +103,7 @@ def test_two_files_of_the_only_folder_stay_two_models(folders):
 def test_folders_of_safetensors_are_the_same_if_their_configs_are_too(folders):
     for folder in folders[:3]:
         put(folder, "chat/model.safetensors", "chat/config.json")
-    put(folders[2], "chat/chat_template.jinja", content=b"{{ messages }}")
+    put(folders[2], "chat/config.json", content=b"{} ")
     assert {name: where(entry) for name, entry in look(folders).items()} == {"chat": ["own", "other"], "chat@more": ["more"]}
 
 

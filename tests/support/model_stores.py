@@ -39,9 +39,10 @@ class OllamaStore:
 
     def blob(self, content: bytes) -> str:
         """Its digest, as manifests have it."""
-        digest = hashlib.sha256(content).hexdigest()
-        (self.root / "blobs" / f"sha256-{digest}").write_bytes(content)
-        return f"sha256:{digest}"
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if not self.path(digest).exists():
+            self.path(digest).write_bytes(content)
+        return digest
 
     def path(self, digest: str) -> Path:
         return self.root / "blobs" / digest.replace(":", "-")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.support.model_files import put
@@ -51,6 +52,12 @@ def listed(server: Server) -> dict[str, dict]:
     return {model["id"]: model for model in httpx.get(f"{server.url}/v1/models", timeout=30).json()["data"]}
 
 
+def runner_of(server: Server, model: str) -> psutil.Process:
+    """Beside it, the model before may still be on its way out."""
+    [pid] = [use["pid"] for use in server.status()["processes"] if use["model"] == model]
+    return psutil.Process(pid)
+
+
 def state_of_files(folders: list[Path]) -> dict[Path, tuple[int, int]]:
     paths = [path for folder in folders for path in [folder, *folder.rglob("*")]]
     return {path: ((info := path.lstat()).st_ino, info.st_ctime_ns) for path in paths}
@@ -77,9 +84,10 @@ def test_a_blob_that_llama_cpp_cannot_load_is_listed_with_its_reason(server):
 
 
 def test_a_folder_that_vanishes_fails_its_models_with_the_reason_and_no_others(server, folders):
+    away = folders[3].with_name("unplugged")
     assert ask(server, "tiny").status_code == 200
-    [runner] = server.runners()
-    folders[3].rename(away := folders[3].with_name("unplugged"))
+    runner = runner_of(server, "tiny:latest")
+    folders[3].rename(away)
     try:
         assert server.status()["unreadable"] == ["ollama is not there"]
         assert ask(server, "tiny").status_code == 200, "what is loaded goes on"
@@ -90,6 +98,19 @@ def test_a_folder_that_vanishes_fails_its_models_with_the_reason_and_no_others(s
         assert ask(server, "tiny").status_code == 503
         model = listed(server)["tiny:latest"]
         assert (model["state"], reason in model["reason"]) == ("failed", True)
+    finally:
+        away.rename(folders[3])
+    assert ask(server, "tiny").status_code == 200
+
+
+def test_one_that_was_asked_for_only_once_its_folder_is_back_is_loaded_again(server, folders):
+    away = folders[3].with_name("unplugged")
+    assert ask(server, "tiny").status_code == 200
+    runner = runner_of(server, "tiny:latest")
+    folders[3].rename(away)
+    try:
+        runner.kill()
+        wait_until(lambda: listed(server)["tiny:latest"]["state"] == "failed", what="the model failed")
     finally:
         away.rename(folders[3])
     assert ask(server, "tiny").status_code == 200

@@ -39,13 +39,15 @@ class Library:
     def look(self) -> Listing:
         """All models there are now, also those that are broken. The same listing as before while nothing has changed."""
         with self._lock:
-            if self._error or not (self._options_stamps.current and all(catalog.current for catalog in self._catalogs)):
-                self._listing = self._scan()
+            if self._error or not self._options_stamps.current:
+                self._listing = self._scan(self._catalogs)
+            elif changed := [catalog for catalog in self._catalogs if not catalog.current]:  # a disk that fails is, at each look
+                self._listing = self._scan(changed)
             return self._listing
 
-    def _scan(self) -> Listing:
+    def _scan(self, changed: Sequence[Catalog]) -> Listing:
         self._options = self._read_options()
-        found = self._merger.merge([catalog.scan() for catalog in self._catalogs])
+        found = self._merger.merge([catalog.scan() if catalog in changed else catalog.found for catalog in self._catalogs])
         also = _free_names(found, self._options)
         entries = {name: self._with_options(entry, self._options.get(name, NONE), also[name]) for name, entry in found.items()}
         return Listing(entries, tuple(str(each) for catalog in self._catalogs for each in catalog.unreadable))

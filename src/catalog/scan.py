@@ -88,7 +88,7 @@ class Catalog:
         self._is_own = is_own
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
         self._stamps = Stamps()
-        self._before: dict[str, ModelEntry] = {}
+        self.found: dict[str, ModelEntry] = {}  # by the last scan
         self._device: int | None = None  # that the folder was on when something was in it
         self.unreadable: list[Unseen] = []  # of the last scan, also what it cut off
 
@@ -113,8 +113,8 @@ class Catalog:
                     name = self._layout.longer_name(where, top, is_only=whole == [entry]) if top else f"{name}@ollama"
                 entries.setdefault(name, msgspec.structs.replace(entry, name=name))
         self._notice_loss(entries)
-        self._before = dict(sorted(entries.items()))
-        return self._before
+        self.found = dict(sorted(entries.items()))
+        return self.found
 
     def _groups(self) -> list[tuple[tuple[str, ...], list[ModelEntry]]]:
         """Models by the folder whose name the only one in it has; (): Ollama's, which have names of their own."""
@@ -150,12 +150,12 @@ class Catalog:
             device = None
         except OSError:  # told by the walk
             device = self._device
-        if (device is None and (self._before or not self._is_own)) or (not entries and self._before and device != self._device):
+        if (device is None and (self.found or not self._is_own)) or (not entries and self.found and device != self._device):
             self.unreadable.append(Missing(self._root))  # in the second case an empty mount point is left of it
         elif entries:
             self._device = device
         for lost in self.unreadable:
-            for name, entry in self._before.items() if lost.lost else ():
+            for name, entry in self.found.items() if lost.lost else ():
                 if name not in entries and Path(entry.path).is_relative_to(lost.path):
                     entries[name] = msgspec.structs.replace(entry, problem=entry.problem or lost.lost, remedy=RECONNECT)
 

@@ -149,7 +149,7 @@ class Manager:
         name = listing.name_of(requested)
         model = self.fleet.serving(name)
         found = listing.entries.get(name)
-        if model and model.state == "failed" and found and (found.is_lost or model.lost_files) and self.settings.load_on_demand:
+        if model and model.state == "failed" and model.lost_files and found and self.settings.load_on_demand:
             self.fleet.forget(model)  # until its disk is back the catalog's reason is the right one, then a request loads it again
             model = None
         if model is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.catalog import Library, Listing, ModelEntry, stamps
+from src.catalog import Catalog, Library, Listing, ModelEntry, stamps
 from src.settings import Settings
 from tests.support.model_files import gguf_bytes, put
 from tests.support.model_stores import OllamaStore, hub_cache
@@ -229,7 +229,10 @@ def test_models_on_a_disk_that_fails_have_its_error_and_others_go_on(folders, mo
 
     put(folders[1], "new")  # so that it is looked at
     monkeypatch.setattr(os, call, failing)
+    scanned: list[Catalog] = []
+    monkeypatch.setattr(Catalog, "scan", lambda self, scan=Catalog.scan: scanned.append(self) or scan(self))
     listing = found.look()
+    assert scanned == [found._catalogs[1]], "the others are not looked through because one fails"
     assert (listing.entries["other"].problem, list(listing.entries)) == (None, ["chat", "other"])
     assert listing.entries["chat"].problem == f"{folders[1]} cannot be read: {os.strerror(code)}"
     assert listing.unreadable == (f"{folders[1]} may not be read: {os.strerror(code)}",)

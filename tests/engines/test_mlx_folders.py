@@ -90,6 +90,8 @@ def test_a_folder_of_today_is_listed_loads_and_draws_mlx_lms_own_tokens(name, tm
     assert len(entry.weights) == made.shards
     facts = entry.facts
     assert (facts.architecture, facts.context_length, facts.vocabulary) == (made.config["model_type"], 512, VOCABULARY)
+    if not made.recipe:  # of mixed bits the config names a default alone
+        assert facts.quantisation == (f"{made.bits}-bit" if made.mode == "affine" else made.mode)
     assert facts.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2, "by the text's own numbers"
 
     reference, _ = mlx_utils.load_model(folder)

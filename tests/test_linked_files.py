@@ -207,7 +207,7 @@ def test_a_template_in_a_models_folder_may_not(models, tmp_path, inner):
 # The runner: a folder can change after it was listed, and adapters are not listed
 
 
-def run(models: Path, chat_template: Path | None = None, **options: object) -> list[object]:
+def run(models: Path, chat_template: Path | None = None, models_dir: str = "", **options: object) -> list[object]:
     """What a runner says that is to load this."""
     spec = RunnerSpec(
         model="chat",
@@ -222,7 +222,7 @@ def run(models: Path, chat_template: Path | None = None, **options: object) -> l
     async def serve_for_a_moment() -> None:
         stopping = asyncio.Event()
         stopping.set()
-        await serve(spec, Settings(models_dir=str(models)), said.append, stopping)
+        await serve(spec, Settings(models_dir=models_dir or str(models)), said.append, stopping)
 
     asyncio.run(serve_for_a_moment())
     return said
@@ -241,6 +241,15 @@ def test_a_runner_reads_no_folder_with_a_link_out_of_it(models, tmp_path, where)
     [failed] = run(models, **spoiled[where])
     assert isinstance(failed, Failed)
     assert "chat/tokenizer_config.json is a link that leads out of the model's folder" in failed.message
+
+
+@pytest.mark.parametrize(("target", "refused"), [("models/shared.json", False), ("own/shared.json", True)])
+def test_in_a_further_models_folder_a_link_may_lead_to_that_folder_alone(models, tmp_path, target, refused):
+    (tmp_path / "own").mkdir()
+    (tmp_path / target).write_text("{}")
+    link(models / "chat" / "tokenizer_config.json", tmp_path / target)
+    [said, *_] = run(models, models_dir=f"{tmp_path / 'own'},{models}", model_path=str(models / "chat"))
+    assert ("leads out of the model's folder" in str(said)) == refused
 
 
 def test_nor_a_template_that_is_one(models, tmp_path):

@@ -161,6 +161,16 @@ def test_a_message_survives_the_socket_as_one_line(message, kind):
     assert decode(line, kind) == message
 
 
+def test_a_models_default_top_k_survives_the_way_to_the_gateway_and_to_the_runner():
+    """Qwen's and Gemma's makers recommend one. As a float, which equals the integer, it was refused by the runner."""
+    ready = decode(encode(ModelReady(model="m", socket="s", engine="e", fingerprint="f", sampling={"top_k": 20, "top_p": 1})), ManagerEvent)
+    assert isinstance(ready, ModelReady)
+    request = Generate(prompts=[TextPrompt(text="hi")], sampling=SamplingParams(seed=1, **ready.sampling), max_tokens=1)
+    received = decode(encode(request), RunnerRequest)
+    assert isinstance(received, Generate)
+    assert received.sampling.top_k == 20
+
+
 def test_every_message_is_tried_above():
     kinds = {kind for kind in vars(protocol).values() if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message}
     nested = {ChatPrompt, TextPrompt, TokenPrompt, Constraint, ModelState, ProcessUse}  # parts of others

@@ -32,6 +32,11 @@ class CutOff(NamedTuple):
         return time.monotonic() >= self.retry_at
 
     @property
+    def lost(self) -> str | None:
+        """What became of a folder that was read before: nothing."""
+        return None
+
+    @property
     def remedy(self) -> str:
         return "Link to the folders that hold models, not to one far above them"
 

@@ -21,6 +21,7 @@ from src.hf_folder import TEMPLATES
 # Chrome, wget.
 _PARTIAL = re.compile(r".+\.(gguf|safetensors)(\.incomplete|\.parallel_tmp|\.part|\.tmp|\.aria2|\.crdownload|\.download|_\d+_\d+)")
 _WEIGHTS, _CONFIGS = (".gguf", ".safetensors"), (".json", ".jinja")
+STORE = ("manifests", "blobs")  # folders that make the one around them Ollama's store
 _OWNER = re.compile(r"(?:models--)?[^/]+?--(?P<name>.+)")  # of the hubs' caches: models--owner--name, owner--name
 
 
@@ -29,6 +30,7 @@ class WeightFile(NamedTuple):
     size: int
     modified_ns: int
     inode: int
+    device: int
 
 
 class Unreadable(NamedTuple):
@@ -47,7 +49,34 @@ class Unreadable(NamedTuple):
     def remedy(self) -> str:
         return "Let this user read it, or move it"
 
+    @property
+    def lost(self) -> str | None:
+        """What became of a folder that was read before: its device fails or is gone. None where it is a matter of rights."""
+        return None if self.error.errno in (errno.EACCES, errno.EPERM) else f"{self.path} cannot be read: {self.error.strerror}"
 
+
+class Missing(NamedTuple):
+    """A folder of MODELS_DIR that should be there."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.path} is not there"
+
+    @property
+    def may_change_unseen(self) -> bool:
+        return False
+
+    @property
+    def remedy(self) -> str:
+        return RECONNECT
+
+    @property
+    def lost(self) -> str | None:
+        return f"its folder {self}"
+
+
+RECONNECT = "Connect its volume again, or remove the folder from MODELS_DIR"
 MOST_UNREADABLE = 20  # are told
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # a broken link, or gone since it was listed
 
@@ -58,6 +87,7 @@ class Folder(NamedTuple):
     weights: list[WeightFile]
     configs: list[WeightFile]
     partial: list[WeightFile]
+    is_ollama: bool = False  # Ollama's store: what lies in it is told by its manifests
 
 
 class _Step(NamedTuple):
@@ -76,7 +106,10 @@ class _CutOff(Exception):
     """Carries a CutOff."""
 
 
-def walk(root: Path, stamps: Stamps, unseen: list[Unreadable | CutOff]) -> Iterator[Folder]:
+Unseen = Unreadable | Missing | CutOff
+
+
+def walk(root: Path, stamps: Stamps, unseen: list[Unseen]) -> Iterator[Folder]:
     """`root` and every folder below it, within bounds. Follows links; of several revisions in a cache, one.
 
     `stamps` get all that can change what is found, `unseen` what it may not look at and what was cut off.
@@ -90,7 +123,7 @@ class _Walk:
     A link may give a folder a second name. A link in what a link led to may not: such links can lead on without an end.
     """
 
-    def __init__(self, root: Path, stamps: Stamps, unseen: list[Unreadable | CutOff]) -> None:
+    def __init__(self, root: Path, stamps: Stamps, unseen: list[Unseen]) -> None:
         self._root, self._stamps, self._unseen = root, stamps, unseen
         self._bounds = Bounds()
         self._walked: set[tuple[int, int]] = set()
@@ -129,7 +162,7 @@ class _Walk:
         inner: list[_Step] = []
         for entry, info in self._entries(step):
             path = step.path / entry.name
-            file = WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino)
+            file = WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
             if stat.S_ISDIR(info.st_mode):
                 if path.name == TEMPLATES:
                     found.configs.extend(self._templates(step, path))
@@ -146,6 +179,9 @@ class _Walk:
         if step.path.name == "snapshots" and inner:
             current = _current(step.path, [each.path for each in inner], self._stamps)
             inner = [each for each in inner if each.path == current]
+        store = [each for each in inner if each.path.name in STORE]
+        if len(store) == len(STORE) and not found.weights:
+            return found._replace(is_ollama=True), [each for each in inner if each not in store]
         return found, inner
 
     def _inner(self, step: _Step, me: tuple[int, int], path: Path, *, is_link: bool) -> _Step:
@@ -187,7 +223,7 @@ class _Walk:
                     with contextlib.suppress(OSError):
                         path = folder / entry.name
                         info = self._stamps.look(path)
-                        yield WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino)
+                        yield WeightFile(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_dev)
 
     def _tell(self, path: Path, error: OSError) -> None:
         if error.errno not in _NOT_THERE and len(self._unseen) < MOST_UNREADABLE:

@@ -14,7 +14,9 @@ class Listing:
         """`unreadable`: a sentence for each folder or file that may not be looked at."""
         self.unreadable = unreadable
         self.entries: Mapping[str, ModelEntry] = MappingProxyType(entries)
-        self._names = {other: entry.name for entry in entries.values() for other in entry.options.names if other not in entries}
+        self._names = {
+            other: entry.name for entry in entries.values() for other in (*entry.options.names, *entry.also) if other not in entries
+        }
 
     def find(self, name: str) -> ModelEntry:
         """By name, alias or an adapter's name. Raises ModelNotFound with the names there are."""
@@ -46,6 +48,6 @@ class Listing:
         """Models and adapters by their own names, with all names that each has."""
         names: dict[str, set[str]] = {}
         for entry in self.entries.values():
-            names[entry.name] = {entry.name, *entry.options.aliases}
+            names[entry.name] = {entry.name, *entry.options.aliases, *entry.also}
             names |= {adapter: {adapter} for adapter in entry.options.adapters}
         return {name: others for name, others in names.items() if not others.isdisjoint(among)}

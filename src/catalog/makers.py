@@ -14,8 +14,12 @@ FILE = "generation_config.json"
 
 def makers_sampling(folder: Path) -> dict[str, float]:
     """By a request's fields; those that no request could have are left out. {} without the file. Raises ModelLoadFailed."""
-    config = read_json(folder / FILE)
-    return {name: config[name] for name in SAMPLING_FIELDS if _is_valid(name, config.get(name))}
+    return valid_sampling(read_json(folder / FILE))
+
+
+def valid_sampling(stated: dict[str, Any]) -> dict[str, float]:
+    """What of it a request could have."""
+    return {name: stated[name] for name in SAMPLING_FIELDS if _is_valid(name, stated.get(name))}
 
 
 def _is_valid(name: str, value: Any) -> bool:

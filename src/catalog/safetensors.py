@@ -120,7 +120,8 @@ def _parameters(elements: Counter[str], mlx_bits: Any) -> int | None:
 
 def _quantisation(config: dict[str, Any], elements: Counter[str], mlx_bits: Any) -> str | None:
     if mlx_bits:
-        return f"{str(mlx_bits)[:8]}-bit"
+        mode = _word(config["quantization"].get("mode"))
+        return f"{str(mlx_bits)[:8]}-bit" if mode in (None, "affine") else mode  # mxfp4, nvfp4, mxfp8
     other = config.get("quantization_config")
     if isinstance(other, dict) and _word(other.get("quant_method")):
         return _word(other["quant_method"])

@@ -7,6 +7,7 @@ MODELS_DIR/folder/…/config.json      with *.safetensors beside it: folder, or 
 
 So it is also in the caches that the hubs' clients make: modelscope's models/owner--name/snapshots/master/ (before 1.38
 owner/name___with___dots/), huggingface-hub's models--owner--name/snapshots/commit/. Of several revisions one counts.
+What other programs keep is named as src.catalog.layout says.
 """
 
 import hashlib
@@ -18,10 +19,11 @@ from typing import NamedTuple
 import msgspec
 
 from src.catalog import gguf, safetensors
-from src.catalog.bounds import CutOff
 from src.catalog.facts import BrokenModel, Facts, NotAModel
-from src.catalog.folders import Folder, Unreadable, WeightFile, repository, walk
+from src.catalog.folders import RECONNECT, Folder, Missing, Unseen, WeightFile, walk
+from src.catalog.layout import Layout, Place
 from src.catalog.makers import FILE, makers_sampling
+from src.catalog.ollama import Stored, parameters_sampling, stored_models
 from src.catalog.options import NONE, ModelOptions
 from src.catalog.stamps import Stamps
 from src.errors import ModelLoadFailed
@@ -43,9 +45,19 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int  # of all weight files
     modified: int  # Unix seconds, of the newest weight file
     version: str = ""  # another one once its files have changed
-    problem: str | None = None  # why it is never offered: cut short, half downloaded, damaged
+    problem: str | None = None  # why it is never offered: cut short, half downloaded, damaged, its folder gone
+    remedy: str = "Download it again, or remove it"
     facts: Facts = Facts()
     options: ModelOptions = NONE
+    also: tuple[str, ...] = ()  # other names that it goes by
+    places: tuple[Place, ...] = ()  # where it lies: more than one where folders of MODELS_DIR share it
+    weights: tuple[WeightFile, ...] = ()
+    configs: tuple[WeightFile, ...] = ()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was there, and what it lies on cannot be reached now."""
+        return self.remedy == RECONNECT
 
 
 class _Found(NamedTuple):
@@ -57,6 +69,7 @@ class _Found(NamedTuple):
     format: str
     weights: list[WeightFile]
     problem: str | None
+    stored: Stored | None = None  # in Ollama's store
 
 
 class _Contents(NamedTuple):
@@ -66,13 +79,18 @@ class _Contents(NamedTuple):
 
 
 class Catalog:
-    """What the models folder holds at the moment of each scan. Never builds a path from a name: names come from disk."""
+    """What a models folder holds at the moment of each scan. Never builds a path from a name: names come from disk."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, *, is_own: bool = True) -> None:
+        """`is_own`: downloads go there, so its models are called as they always were; others' folders have layouts of their own."""
         self._root = models_dir
+        self._layout = Layout(models_dir, is_own=is_own)
+        self._is_own = is_own
         self._read: dict[str, _Contents | None] = {}  # by version; None: no model
         self._stamps = Stamps()
-        self.unreadable: list[Unreadable | CutOff] = []  # of the last scan, also what it cut off
+        self.found: dict[str, ModelEntry] = {}  # by the last scan
+        self._device: int | None = None  # that the folder was on when something was in it
+        self.unreadable: list[Unseen] = []  # of the last scan, also what it cut off
 
     @property
     def current(self) -> bool:
@@ -82,49 +100,73 @@ class Catalog:
     def scan(self) -> dict[str, ModelEntry]:
         """The models by name, in the order of their names. {} where the folder is missing; `unreadable` has what may not be read.
 
-        Opens only the headers of files that are new or have changed since the scan before.
+        Opens only the headers of files that are new or have changed since the scan before. What lay where the disk fails now, or is
+        gone, stays listed with that problem: it keeps its name, and comes back with the disk.
         """
         entries: dict[str, ModelEntry] = {}
-        for group in self._groups():
+        for top, group in self._groups():
             whole = [entry for entry in group if entry.problem is None] or group
             for entry in group:
                 where = Path(entry.path).relative_to(self._root)
-                name = _top(where) if whole == [entry] and len(where.parts) > 1 else entry.name
+                name = self._layout.name(top) if top and whole == [entry] and len(where.parts) > 1 else entry.name
                 if name in entries:  # x.gguf beside x/y.gguf: the later one goes by its path
-                    name = str(where)
+                    name = self._layout.longer_name(where, top, is_only=whole == [entry]) if top else f"{name}@ollama"
                 entries.setdefault(name, msgspec.structs.replace(entry, name=name))
-        return dict(sorted(entries.items()))
+        self._notice_loss(entries)
+        self.found = dict(sorted(entries.items()))
+        return self.found
 
-    def _groups(self) -> list[list[ModelEntry]]:
-        """Models that lie below the same top folder; a file directly in the models folder is a group of its own."""
-        groups: dict[tuple[str, ...], list[ModelEntry]] = {}
+    def _groups(self) -> list[tuple[tuple[str, ...], list[ModelEntry]]]:
+        """Models by the folder whose name the only one in it has; (): Ollama's, which have names of their own."""
+        groups: dict[tuple[tuple[str, ...], str], list[ModelEntry]] = {}
         known, self._read = self._read, {}
         self._stamps, self.unreadable = Stamps(), []
         for folder in walk(self._root, self._stamps, self.unreadable):
-            for found in _models(folder, is_root=folder.path == self._root):
-                found = found._replace(problem=found.problem or _what_leads_out(found, self._root))
+            for found in self._models(folder):
                 version = _version(found)
                 contents = self._read[version] = known[version] if version in known else _open(found)
                 if contents:
                     where = found.path.relative_to(self._root)
-                    groups.setdefault(where.parts[: 2 if _is_modelscope_cache(where) else 1], []).append(_entry(found, version, contents))
+                    key = ((), found.name) if found.stored else (self._layout.group(where, is_folder=found.path == folder.path), "")
+                    place = self._layout.place(where, in_store=found.stored is not None)
+                    groups.setdefault(key, []).append(_entry(found, version, contents, place))
         # Folders first: a name is all they have, while a file that comes too late for its name can go by its path.
         # Whole models before broken ones, so that none of these takes a name from them.
-        return sorted(groups.values(), key=lambda group: (group[0].problem is not None, group[0].format == "gguf", group[0].path))
+        found_groups = [(key[0], group) for key, group in groups.items()]
+        return sorted(found_groups, key=lambda each: (each[1][0].problem is not None, each[1][0].format == "gguf", each[1][0].path))
+
+    def _models(self, folder: Folder) -> Iterator[_Found]:
+        if folder.is_ollama:
+            for stored in stored_models(folder.path, self._stamps, self.unreadable):
+                yield _of_store(folder.path, stored)
+        for found in _models(folder, is_root=folder.path == self._root):
+            yield found._replace(problem=found.problem or _what_leads_out(found, self._root))
+
+    def _notice_loss(self, entries: dict[str, ModelEntry]) -> None:
+        """Add what was there before and cannot be reached now."""
+        try:
+            device = self._root.stat().st_dev
+        except FileNotFoundError:
+            device = None
+        except OSError:  # told by the walk
+            device = self._device
+        if (device is None and (self.found or not self._is_own)) or (not entries and self.found and device != self._device):
+            self.unreadable.append(Missing(self._root))  # in the second case an empty mount point is left of it
+        elif entries:
+            self._device = device
+        for lost in self.unreadable:
+            for name, entry in self.found.items() if lost.lost else ():
+                if name not in entries and Path(entry.path).is_relative_to(lost.path):
+                    entries[name] = msgspec.structs.replace(entry, problem=entry.problem or lost.lost, remedy=RECONNECT)
 
 
-def _top(where: Path) -> str:
-    """The name of a model that is the only one below its top folder."""
-    if _is_modelscope_cache(where):
-        return repository(where.parts[1])
-    return repository(where.parts[0]) if where.parts[0].startswith("models--") else where.parts[0]
+def _of_store(store: Path, stored: Stored) -> _Found:
+    weights = [stored.weights] if stored.weights else []
+    folder = Folder(store, "", weights, [stored.parameters] if stored.parameters else [], [])
+    return _Found(stored.name, folder, weights[0].path if weights else stored.manifest, "gguf", weights, stored.problem, stored)
 
 
-def _is_modelscope_cache(where: Path) -> bool:
-    return where.parts[0] == "models" and where.parts[2:3] == ("snapshots",)
-
-
-def _entry(found: _Found, version: str, contents: _Contents) -> ModelEntry:
+def _entry(found: _Found, version: str, contents: _Contents, place: Place) -> ModelEntry:
     return ModelEntry(
         name=found.name,
         path=str(found.path),
@@ -134,13 +176,17 @@ def _entry(found: _Found, version: str, contents: _Contents) -> ModelEntry:
         version=version,
         problem=contents.problem,
         facts=contents.facts,
+        also=found.stored.also if found.stored else (),
+        places=(place,),
+        weights=tuple(found.weights),
+        configs=() if contents.format == "gguf" else tuple(found.folder.configs),
     )
 
 
 def _version(found: _Found) -> str:
     """Names, sizes and times of all that belongs to a model, in short."""
     digest = hashlib.sha256(f"{found.path}\n{found.problem}".encode())
-    configs = [file for file in found.folder.configs if found.format != "gguf" or file.path.name == FILE]
+    configs = [file for file in found.folder.configs if found.stored or found.format != "gguf" or file.path.name == FILE]
     for file in [*found.weights, *configs]:
         digest.update(f"\n{file.path.name} {file.size} {file.modified_ns} {file.inode}".encode())
     return digest.hexdigest()[:12]
@@ -168,15 +214,22 @@ def _open(found: _Found) -> _Contents | None:
             kind, facts = "gguf", gguf.facts([gguf.read_header(path) for path in weights], sum(weight.size for weight in found.weights))
         else:
             kind, facts = safetensors.facts(found.path, weights)
-        return _Contents(kind, msgspec.structs.replace(facts, sampling=makers_sampling(found.folder.path)), None)
+        return _Contents(kind, msgspec.structs.replace(facts, sampling=_sampling(found)), None)
     except NotAModel:
-        return None
+        return _Contents(found.format, Facts(), "its GGUF is no model, but a part of one") if found.stored else None
     except (BrokenModel, ModelLoadFailed) as error:
         return _Contents(found.format, Facts(), str(error))
     except OSError as error:
         return _Contents(found.format, Facts(), f"it cannot be read: {error.strerror}")
     except MALFORMED as error:  # one file must not hide all the others
         return _Contents(found.format, Facts(), f"its header is invalid ({type(error).__name__})")
+
+
+def _sampling(found: _Found) -> dict[str, float]:
+    """That its makers recommend. Raises ModelLoadFailed."""
+    if found.stored:
+        return parameters_sampling(found.stored.parameters.path) if found.stored.parameters else {}
+    return makers_sampling(found.folder.path)
 
 
 def _models(folder: Folder, *, is_root: bool) -> Iterator[_Found]:

@@ -127,6 +127,11 @@ class Fleet:
             figures.UNLOADS.labels(model.entry.name, reason).inc()
             self._leaving[model] = asyncio.create_task(self._leave(model))
 
+    def forget(self, model: RunnerProcess) -> None:
+        """A model that has failed, and so has no process, counts as never loaded."""
+        if model.state == "failed" and self._serving.get(model.entry.name) is model:
+            del self._serving[model.entry.name]
+
     async def left(self, models: Iterable[RunnerProcess]) -> None:
         """Returns when those of the models that are leaving are gone, and their memory is free."""
         if tasks := [task for model in models if (task := self._leaving.get(model))]:

@@ -34,7 +34,7 @@ class Manager:
         self.fleet = Fleet(settings, self.planner, self.before.models)
         kind = ENGINES.get(settings.inference_engine)
         one = kind is not None and not kind.has_models
-        self.folder = ModelsFolder(OneModel(ECHO) if one else Library(settings.models_path, _report_wrong_options))
+        self.folder = ModelsFolder(OneModel(ECHO) if one else _library(settings))
         self._default: str | None = self.before.default  # what was switched to
         self._first: tuple[Listing, str | None] | None = None  # the default model where none is set, of one listing
         self._detached: set[asyncio.Future[RunnerProcess]] = set()
@@ -61,7 +61,7 @@ class Manager:
             requested = self._requested(name, listing)
             if requested is None and not among:
                 what_to_do = "; ".join(listing.unreadable) or "Put a GGUF file there"
-                raise ModelNotFound(f"There is no model in {self.settings.models_dir}/. {what_to_do}.", param="model")
+                raise ModelNotFound(f"There is no model in {self.settings.shown_models_dir}. {what_to_do}.", param="model")
             if requested is None or not listing.is_visible(requested, among):
                 raise listing.invisible(name, among)
             model = await self._wait_loaded(requested, listing)
@@ -148,6 +148,10 @@ class Manager:
     async def _wait_loaded(self, requested: str, listing: Listing) -> RunnerProcess:
         name = listing.name_of(requested)
         model = self.fleet.serving(name)
+        found = listing.entries.get(name)
+        if model and model.state == "failed" and model.lost_files and found and self.settings.load_on_demand:
+            self.fleet.forget(model)  # until its disk is back the catalog's reason is the right one, then a request loads it again
+            model = None
         if model is None:
             entry = listing.find(name)
             coming = entry.name in self.fleet.successions or self.fleet.is_leaving(entry.name)
@@ -217,6 +221,11 @@ def _fingerprint(model: RunnerProcess) -> str:
     kv_type = ready.kv_cache and ready.kv_cache.type if ready else None
     parts = (model.entry.version, model.entry.options, model.spec.engine, ready and ready.engine_version, kv_type)
     return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _library(settings: Settings) -> Library:
+    own, *others = settings.models_paths
+    return Library(own, _report_wrong_options, others)
 
 
 def _report_wrong_options(message: str) -> None:

@@ -41,7 +41,7 @@ class Planner:
     def engines(self, entry: ModelEntry) -> list[str]:
         """The engine chosen for a model, then those to fall to. Raises ModelLoadFailed that says why there is none."""
         if entry.problem:
-            raise ModelLoadFailed(f"The model {entry.name} cannot be loaded: {entry.problem}. Download it again, or remove it.")
+            raise ModelLoadFailed(f"The model {entry.name} cannot be loaded: {entry.problem}. {entry.remedy}.")
         settings, options = self._settings, entry.options
         wanted = settings.inference_engine
         asked = f"INFERENCE_ENGINE={wanted}"

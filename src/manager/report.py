@@ -10,7 +10,7 @@ from src.catalog import ModelEntry
 from src.errors import ModelDoesNotFit, ServiceError
 from src.manager.manager import Manager
 from src.manager.processes import ProcessTable
-from src.protocol import ModelPlan, ModelState, RunnerReady, ServiceStatus
+from src.protocol import ModelPlace, ModelPlan, ModelState, RunnerReady, ServiceStatus
 
 
 class Reporter:
@@ -115,7 +115,8 @@ class Reporter:
             format=entry.format,
             size_bytes=entry.size_bytes,
             modified=entry.modified,
-            aliases=list(entry.options.aliases),
+            places=[ModelPlace(source=place.source, folder=place.folder) for place in entry.places],
+            aliases=[*entry.options.aliases, *entry.also],
             adapters=list(entry.options.adapters),
             architecture=entry.facts.architecture,
             parameters=entry.facts.parameters,

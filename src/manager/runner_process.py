@@ -45,6 +45,7 @@ class RunnerProcess:
         self.entry = entry
         self.state = "loading"
         self.reason: str | None = None  # why it has failed
+        self.lost_files = False  # whether it has failed while its files could not be reached
         self.note: str | None = None  # which engines did not load it, where another does
         self.ready: RunnerReady | None = None  # what the last process that loaded reported
         self.child: Child | None = None  # the process, also once it has ended
@@ -232,7 +233,7 @@ class RunnerProcess:
         figures.LOADS.labels(self.entry.name, self.spec.engine, "failed").inc()
         if self._fall_back(str(error)):
             return True
-        await self._become("failed", f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
+        await self._fail(f"{self.note}; {self.spec.engine}: {error}" if self.note else str(error))
         logs.models.error("Model {} failed to load: {}", self.entry.name, error)
         return False
 
@@ -250,8 +251,12 @@ class RunnerProcess:
         return True
 
     async def _give_up(self, reason: str) -> None:
-        await self._become("failed", reason)
+        await self._fail(reason)
         logs.models.error("Giving up {}: {}", self.entry.name, reason)
+
+    async def _fail(self, reason: str) -> None:
+        self.lost_files = bool(self.entry.path) and not await asyncio.to_thread(os.path.exists, self.entry.path)
+        await self._become("failed", reason)
 
     def _fall_back(self, reason: str) -> bool:
         """Turn to the next engine, where there is one."""

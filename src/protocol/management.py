@@ -3,6 +3,8 @@
 Each request of ManagerRequest is answered by messages, of which the last one ends it.
 """
 
+import msgspec
+
 from src.engines.base import KVCacheChoice
 from src.protocol.generation import RunnerStats
 from src.protocol.lines import Failed, Message
@@ -72,7 +74,7 @@ class ModelReady(Message, frozen=True, kw_only=True):
     engine: str
     fingerprint: str  # changes with whatever may change the answer to a seeded request
     adapter: str = ""  # of the model, by whose name it was asked for
-    sampling: dict[str, float] = {}  # of requests that do not say otherwise
+    sampling: dict[str, int | float] = {}  # of requests that do not say otherwise; a top_k that became 20.0 would be refused
     pid: int = 0  # of its process
     previous_exit: str | None = None  # how the process before it crashed: "signal SIGSEGV", "exit status 1"; None: it did not
     retry_after: int = 1  # seconds that another process would take to be ready, by how long this one took
@@ -130,6 +132,13 @@ class ModelPlan(Message, frozen=True, kw_only=True):
     memory_reserve: int = 0
 
 
+class ModelPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model lies. source: folder, lm_studio, huggingface, modelscope, ollama."""
+
+    source: str
+    folder: str  # of MODELS_DIR: ~/… below the home folder, else its last name
+
+
 class ModelState(Message, frozen=True, kw_only=True):
     """One model of the catalog. state: available, loading, ready, failed, unloading."""
 
@@ -140,6 +149,7 @@ class ModelState(Message, frozen=True, kw_only=True):
     modified: int  # Unix seconds
     reason: str | None = None  # why it failed
     note: str | None = None  # which engines did not load it, where another did
+    places: list[ModelPlace] = []
     aliases: list[str] = []
     adapters: list[str] = []  # by the names under which they are asked for
     parent: str | None = None  # the model that this is an adapter of

@@ -100,7 +100,7 @@ async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message]
         lambda: load_engine(spec.engine, options), on_death=lambda: os._exit(ENGINE_DEAD), on_no_numbers=lambda: os._exit(NO_NUMBERS)
     )
     try:
-        await asyncio.to_thread(_check_files, spec, options.model_path, settings.models_path)
+        await asyncio.to_thread(_check_files, spec, options.model_path, settings)
         engine = await loop.start()
         tokenizer = await asyncio.to_thread(_tokenizer, options.model_path)
         template = _template(spec, tokenizer, settings.template_seconds)
@@ -178,11 +178,12 @@ def _grammar_limits(settings: Settings) -> Limits:
     return Limits(settings.max_grammar_bytes, settings.max_grammar_depth, settings.grammar_compile_seconds, settings.max_grammar_properties)
 
 
-def _check_files(spec: RunnerSpec, model_path: str, models_dir: Path) -> None:
+def _check_files(spec: RunnerSpec, model_path: str, settings: Settings) -> None:
     """Before any library reads them: none leads to files that are not the model's. Raises ModelLoadFailed."""
+    models_dir = settings.models_path
     folders = [model_path, *spec.options.get("lora", ()), *spec.options.get("adapters", {}).values(), *_draft(spec)]
     for folder in filter(os.path.isdir, folders):
-        check_folder(Path(folder), models_dir)
+        check_folder(Path(folder), next((each for each in settings.models_paths if Path(folder).is_relative_to(each)), models_dir))
     if spec.chat_template and (path := Path(spec.chat_template)).is_relative_to(models_dir):
         check_file(path, models_dir / path.relative_to(models_dir).parts[0], models_dir)
 

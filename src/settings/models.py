@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from src import ROOT
-from src.settings.group import Group
+from src.settings.group import Group, words
 
 # Settings that vLLM has by the same names.
 VLLM = (
@@ -21,7 +21,11 @@ class Models(Group):
         "auto", description="auto, mlx, vllm, llama_cpp, or echo (no model: repeats the prompt, for tests)"
     )
     device_type: Literal["auto", "mps", "cuda", "cpu"] = Field("auto", description="auto, mps, cuda or cpu")
-    models_dir: str = Field("models", min_length=1, description="folder that holds the models")
+    models_dir: str = Field(
+        "models",
+        min_length=1,
+        description="folder that holds the models; or several, comma-separated: the first gets downloads, the others are only read",
+    )
     default_model: str = Field("", description="model that is loaded at startup and answers requests that name no model; empty = the first")
     max_concurrent_models: int = Field(1, ge=1, le=64, description="number of models loaded at a time")
     engine_fallback: bool = Field(
@@ -80,9 +84,28 @@ class Models(Group):
         120, ge=0, description="seconds that one engine step may take before the process counts as hung and is replaced; 0 = unlimited"
     )
 
+    @field_validator("models_dir")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not words(value):
+            raise ValueError("the name of a folder")
+        return value
+
     @property
     def models_path(self) -> Path:
-        return ROOT / os.path.expanduser(self.models_dir)  # ~ of .env, which no shell has read
+        """The folder that models.toml lies in and that downloads go to: the only one that anything is written to."""
+        return self.models_paths[0]
+
+    @property
+    def models_paths(self) -> tuple[Path, ...]:
+        """That folder, then those that are only read."""
+        folders = (ROOT / os.path.expanduser(folder) for folder in words(self.models_dir))  # ~ of .env, which no shell has read
+        return tuple(dict.fromkeys(folders))
+
+    @property
+    def shown_models_dir(self) -> str:
+        """For a sentence about where models are looked for."""
+        return " or ".join(f"{folder}/" for folder in words(self.models_dir))
 
     @property
     def cached_prefixes(self) -> int:

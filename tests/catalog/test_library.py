@@ -123,7 +123,6 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a template of models.toml": lambda models: (models / "own.jinja").write_text("{{ tools }}"),
     "an adapter of models.toml": lambda models: (models / "adapters/sql.gguf").write_bytes(b"x"),
     "another current revision": lambda models: put(models, "models--o--d/refs/main", content=b"1"),
-    "no folder any more": shutil.rmtree,
 }
 
 

@@ -159,3 +159,13 @@ def test_the_start_script_names_it(models, shut, fetches):
     )
     assert f"{(models / shut).resolve()} {WHY}. Let this user read it" in done.stderr
     assert (done.returncode, done.stdout) == ((0, f"{models}\n") if fetches else (1, ""))
+
+
+def test_the_start_script_fetches_nothing_where_another_folder_has_a_model(models):
+    put(models, "other/chat.gguf")
+    [code] = re.findall(r"<<'EOF'\n(.+?)\nEOF\n", (ROOT / "scripts/start").read_text(), re.DOTALL)
+    for folders, output in ((f"{models}/own,{models}/other", ""), (f"{models}/own,{models}/none", f"{models}/own\n")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "MODELS_DIR": folders}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, output)

@@ -60,6 +60,7 @@ def _described(state: ModelState) -> JSON:
     return {
         "reason": _public(state.reason),
         "note": _public(state.note),
+        "places": [{"source": place.source, "folder": place.folder} for place in state.places],
         "aliases": state.aliases,
         "adapters": state.adapters,
         "parent": state.parent,

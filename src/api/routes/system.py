@@ -31,7 +31,7 @@ def health() -> flask.Response:
         return _answer(status="ok", models_ready=ready, **unreadable)
     if not status.models:
         return _unhealthy(
-            " ".join([f"There is no model in {gateway().settings.models_dir}/.", *(f"{each}." for each in status.unreadable)])
+            " ".join([f"There is no model in {gateway().settings.shown_models_dir}.", *(f"{each}." for each in status.unreadable)])
         )
     if loading := [model.name for model in status.models if model.state in ("loading", "unloading")]:
         return _unhealthy(f"The model {loading[0]} is being loaded.", "loading")

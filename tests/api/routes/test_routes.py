@@ -106,6 +106,7 @@ def test_a_model_has_openais_fields_and_ours(http):
         "size_bytes": 0,
         "context_length": 256,
         "note": None,
+        "places": [],
         "aliases": [],
         "adapters": [],
         "parent": None,

@@ -101,7 +101,7 @@ def test_an_earlier_response_is_refused_where_none_are_kept(api):
     [
         ({}, "missing_required_parameter", "input"),
         ({"input": 5}, "invalid_value", "input"),
-        ({"input": "a", "temperature": 3}, "invalid_value", "temperature"),
+        ({"input": "a", "temperature": -3}, "invalid_value", "temperature"),
         ({"input": "a", "max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
     ],
     ids=str,

@@ -30,32 +30,32 @@ def runner_request(request: TextRequest) -> Callable[[ModelReady], Generate]:
     """What to ask a runner, once it is known which: sampling defaults and adapters are its model's. Raises TooManyRequests
     where the limits have no room for its sequences."""
     quotas().admit_sequences(request.sequences)
-    key, max_tokens = sharer(), _most_tokens(request)
+    key, max_tokens = sharer(), _max_tokens(request)
 
     def for_runner(ready: ModelReady) -> Generate:
-        generate = request.generate(ready.sampling)
-        return replace(generate, key=key, adapter=ready.adapter, max_tokens=generate.max_tokens or max_tokens)
+        return replace(request.generate(ready.sampling), key=key, adapter=ready.adapter, max_tokens=max_tokens)
 
     return for_runner
 
 
-def _most_tokens(request: TextRequest) -> int | None:
-    """Of each sequence, where the request does not say; None: as many as the context holds. Raises InvalidValue where all together
+def _max_tokens(request: TextRequest) -> int | None:
+    """Of each sequence, within what the settings allow; None: as many as the context holds. Raises InvalidValue where all together
     may report more logprobs than the setting allows: the whole of a plain answer is held until it has ended."""
     settings, wishes = gateway().settings, request.wishes
     top: int | None = wishes.sampling.get("logprobs")
     most = settings.max_completion_tokens or None
+    wished = min(filter(None, (wishes.max_tokens, most)), default=None)
     if top is None:
-        return most
+        return wished
     reported = request.sequences * (1 + top)
     allowed = settings.max_answer_logprobs // reported
-    if (wishes.max_tokens or most or settings.context_length or USUAL_CONTEXT) > allowed:
+    if (wished or settings.context_length or USUAL_CONTEXT) > allowed:
         what = f"{request.sequences} choices with {1 + top} logprobs at each token"
         instead = f"at most {allowed}, or ask for fewer choices or logprobs" if allowed else "smaller, and ask for fewer choices"
         raise InvalidValue(
             f"{FIELD} must be {instead}: of {what}, MAX_ANSWER_LOGPROBS allows {settings.max_answer_logprobs}.", "max_tokens"
         )
-    return min(allowed, most or allowed)
+    return min(allowed, wished or allowed)
 
 
 def response_options(request: TextRequest, generate: Generate) -> ResponseOptions:
@@ -65,4 +65,5 @@ def response_options(request: TextRequest, generate: Generate) -> ResponseOption
         usage=request.include_usage or not request.stream,
         running_usage=request.usage_in_every_chunk,
         timings=bool(request.timings),
+        custom_tools=request.custom_tools,
     )

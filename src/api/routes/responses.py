@@ -12,6 +12,7 @@ from src.api.generation.reply import reply
 from src.api.generation.response_store import Stored, response_store
 from src.api.render.responses import ResponseRenderer
 from src.api.schema import Strict
+from src.api.schema.generation import cooled
 from src.api.schema.response_items import items_of, seen
 from src.api.schema.response_tools import called_as
 from src.api.schema.responses import ResponsesRequest
@@ -87,7 +88,7 @@ def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:
         "previous_response_id": request.previous_response_id,
         "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
         "store": kept,
-        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "temperature": 1.0 if request.temperature is None else cooled(request.temperature),
         "text": {"format": text.format.model_dump(by_alias=True, exclude_none=True) if text and text.format else {"type": "text"}},
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump() if choice else "auto",
         "tools": [_tool(tool) for tool in request.tools or []],

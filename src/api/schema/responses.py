@@ -6,13 +6,14 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.chat import Effort, TopLogprobs
 from src.api.schema.constraint import FORMAT_NAME, Schema, of_schema
 from src.api.schema.content import refuse_new_media, texts
 from src.api.schema.conversation import Chat, Message, Tool
-from src.api.schema.fields import AsObject, AsString, ModelName, Name, Strict, missing
-from src.api.schema.generation import MostTokens
+from src.api.schema.fields import AsObject, AsString, LeftOut, ModelName, Name, Strict, missing, type_of
+from src.api.schema.generation import MostTokens, Temperature, cooled, too_hot
 from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of, role_and_content
 from src.api.schema.response_tools import ResponsesTools
@@ -36,14 +37,20 @@ NOT_WITH_THIS_VALUE = "is not supported with this value. Leave it out"
 
 
 class NamedTool(Strict):
-    type: Literal["function"]
+    type: Literal["function", "custom"]
     name: FunctionName
+
+
+AllowedTool = Annotated[
+    Annotated[NamedTool, AsObject] | Annotated[SkipJsonSchema[LeftOut], Tag("as left out")],
+    Discriminator(lambda tool: "as object" if type_of(tool) in (None, "function", "custom") else "as left out"),
+]
 
 
 class AllowedTools(Strict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], AtMost("max_tools")]
+    tools: Annotated[list[AllowedTool], AtMost("max_tools")]
 
 
 def _choice_tag(choice: Any) -> str:
@@ -111,7 +118,7 @@ class ResponsesRequest(Strict):
     stream_options: ResponsesStreamOptions | None = None
     max_output_tokens: MostTokens = None
     max_tool_calls: int | None = Field(None, ge=1)  # of tools that a server has itself
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: Temperature | None = None
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: TopLogprobs | None = None
     tools: ResponsesTools | None = None
@@ -149,7 +156,7 @@ class ResponsesRequest(Strict):
         return choice
 
     def without_effect(self) -> Iterable[str]:
-        return ["truncation"] if self.truncation == "auto" else []
+        return [*(["truncation"] if self.truncation == "auto" else []), *too_hot(self.temperature)]
 
     def items(self) -> list[Item]:
         return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
@@ -189,7 +196,7 @@ class ResponsesRequest(Strict):
         wants_logprobs = bool(self.top_logprobs) or LOGPROBS in (self.include or [])
         logprobs = self.top_logprobs or 0 if wants_logprobs else None
         return Wishes(
-            sampling=without_nulls(temperature=self.temperature, top_p=self.top_p, logprobs=logprobs),
+            sampling=without_nulls(temperature=cooled(self.temperature), top_p=self.top_p, logprobs=logprobs),
             max_tokens=self.max_output_tokens,
             constraint=self._constraint(),
         )
@@ -202,5 +209,5 @@ class ResponsesRequest(Strict):
 
 
 def _allowed(tools: list[Tool], choice: AllowedTools) -> list[Tool]:
-    names = {tool.name for tool in choice.tools}
+    names = {tool.name for tool in choice.tools if isinstance(tool, NamedTool)}
     return [tool for tool in tools if tool.name in names]

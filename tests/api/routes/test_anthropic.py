@@ -105,7 +105,7 @@ def test_tokens_are_counted(http):
         ({"messages": None}, "messages is required"),
         ({"max_tokens": None}, "max_tokens is required"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
-        ({"temperature": 1.5}, "temperature must be at most 1."),
+        ({"temperature": -1}, "temperature must be at least 0."),
         ({"messages": []}, "messages must not be empty"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role must be 'user', 'assistant' or 'system'."),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0] is of type 'image'"),

@@ -127,7 +127,7 @@ def test_logprobs_come_where_they_are_asked_for(http):
         ({"input": "x", "background": True}, "unsupported_parameter", "background"),
         ({"input": "x", "conversation": "c"}, "unsupported_parameter", "conversation"),
         ({"input": "x", "previous_response_id": "resp_" + "0" * 32}, "unsupported_parameter", "previous_response_id"),
-        ({"input": "x", "temperature": 3}, "invalid_value", "temperature"),
+        ({"input": "x", "temperature": -3}, "invalid_value", "temperature"),
         ({"input": "x", "max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
         ({"input": "x", "text": {"verbosity": "lower"}}, "invalid_value", "text.verbosity"),
         ({"input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, "missing_required_parameter", "text.format.name"),

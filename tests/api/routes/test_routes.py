@@ -160,7 +160,7 @@ def test_a_body_that_is_no_json_object_is_refused(http, path, body):
     ("path", "body", "code", "param"),
     [
         (CHAT, {}, "missing_required_parameter", "messages"),
-        (CHAT, {**HELLO, "temperature": 3}, "invalid_value", "temperature"),
+        (CHAT, {**HELLO, "temperature": -3}, "invalid_value", "temperature"),
         (CHAT, {**HELLO, "stream": True, "max_tokens": 0}, "invalid_value", "max_tokens"),
         (CHAT, {**HELLO, "n": 0}, "invalid_value", "n"),
         (CHAT, {**HELLO, "n": True}, "invalid_value", "n"),

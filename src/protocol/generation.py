@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from src.engines.base import EngineStats, KVCacheChoice
+from src.errors import FieldPath
 from src.protocol.lines import Failed, Message
 from src.sampling import SamplingParams
 
@@ -94,6 +95,7 @@ class Started(Message, frozen=True, kw_only=True):
 
     prompt_tokens: int  # of all prompts
     cached_tokens: int  # of the first
+    ignored: list[FieldPath] = []  # fields of the request that have no effect on this model
     queue_seconds: float  # from the request's arrival to the beginning of the first step on it, which computes prompt tokens
 
 
@@ -156,6 +158,7 @@ class Tokenized(Message, frozen=True, kw_only=True):
     text: str  # of a chat: what the template made of it
     tokens: list[int]
     names: list[str] = []  # of the tokens, where they were asked for
+    ignored: list[FieldPath] = []  # as in Started
     context_length: int
 
 

@@ -115,6 +115,7 @@ async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message]
             grammar_limits=_grammar_limits(settings),
             max_prompt_tokens=settings.max_prompt_tokens,
             queue_timeout=settings.queue_timeout,
+            strict=settings.strict_fields,
         )
         embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         report(RunnerLoading(stage="warming_up"))

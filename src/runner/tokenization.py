@@ -44,7 +44,8 @@ class Tokenization:
         if len(tokens) > MOST_TOKENS:
             raise InvalidValue(f"The text has {len(tokens)} tokens, but at most {MOST_TOKENS} are listed. Send it in parts.", "prompt")
         names = [self._tokenizer.display_bytes(token).decode(errors="replace") for token in tokens] if request.names else []
-        return Tokenized(text=text.replace(SENTINEL_SPLIT, ""), tokens=tokens, names=names, context_length=self._context_length)
+        ignored, shown = self._prompts.ignored(prompt), text.replace(SENTINEL_SPLIT, "")
+        return Tokenized(text=shown, tokens=tokens, names=names, ignored=ignored, context_length=self._context_length)
 
     def _detokenize(self, request: Detokenize) -> Detokenized:
         text = bytearray()

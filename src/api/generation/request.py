@@ -1,8 +1,9 @@
 """From a checked request for text to what a runner is asked, and to what its response contains beside the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import flask
 from msgspec.structs import replace
 
 from src.api.access.quotas import quotas
@@ -10,7 +11,7 @@ from src.api.access.scopes import sharer
 from src.api.gateway import gateway
 from src.api.render.base import ResponseOptions
 from src.api.schema.text_request import TextRequest
-from src.errors import FIELD, InvalidValue
+from src.errors import FIELD, FieldPath, InvalidValue, field_name, renamed
 from src.protocol import Generate, ModelReady
 
 USUAL_CONTEXT = 4096  # tokens of a sequence, where no setting says
@@ -36,6 +37,13 @@ def runner_request(request: TextRequest) -> Callable[[ModelReady], Generate]:
         return replace(request.generate(ready.sampling), key=key, adapter=ready.adapter, max_tokens=max_tokens)
 
     return for_runner
+
+
+def note_ignored(paths: Iterable[FieldPath]) -> None:
+    """Fields that have no effect on the model that answers, for X-Ignored-Fields. Within the request, before its response is sent."""
+    names = flask.g.get("field_names", {})
+    more = [field_name(renamed(path, names)) for path in paths]
+    flask.g.ignored_fields = list(dict.fromkeys([*flask.g.get("ignored_fields", ()), *more]))
 
 
 def _max_tokens(request: TextRequest) -> int | None:

@@ -133,7 +133,7 @@ class ChatRenderer(Renderer):
         self._custom = CustomCalls(self._wants.custom_tools)
 
     def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]:
-        return super().chunks(self._custom.events(events))
+        return super().chunks(self._custom.events(events) if self._wants.custom_tools else events)
 
     def _first(self, index: int) -> Chunk:
         """Without content: an empty one would begin a text, also where calls are all that comes."""

@@ -123,6 +123,9 @@ class Thinking(Strict):
     budget_tokens: int | None = None
     display: str | None = None
 
+    def without_effect(self) -> Iterable[str]:
+        return ["budget_tokens"] if self.budget_tokens is not None else []
+
 
 class OutputFormat(Strict):
     type: Literal["json_schema"]

@@ -20,7 +20,7 @@ from src.api.generation.idempotency import is_kept
 from src.api.generation.replay import Store
 from src.api.generation.response_store import ResponseStore
 from src.api.observe import record
-from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, system, tokens
+from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, root, system, tokens
 from src.api.shutdown import refuse_while_stopping
 from src.client.manager import ManagerClient
 from src.settings import ROOT, Settings
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> flask.Flask:
     for after in (record.end, browsers.permit, quotas.add_headers, audit.write, name_ignored):
         app.after_request(after)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, responses, anthropic, embeddings, tokens, models, system, admin, openapi):
+    for module in (chat, completions, responses, anthropic, embeddings, tokens, models, system, admin, openapi, root):
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)

@@ -28,6 +28,7 @@ ALWAYS = (401, 403, 500, 503)
 OF_A_BODY = (400, 408, 413, 415)
 OF_A_MODEL = (404, 422, 429, 504)  # of a request that a runner answers
 OF_A_KEPT_ANSWER = (400, 404, 504)
+ERRORS = {"Error": output.ERROR, "AnthropicError": output.ANTHROPIC_ERROR}
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -37,6 +38,8 @@ class Operation(NamedTuple):
     errors: tuple[int, ...] = ()  # in addition to those of every route and of every body
     streams: bool = False
     content_type: str = JSON
+    as_text: bool = False  # too
+    status: int = 200  # 204: no content
     unavailable: Schema | None = None  # the body of a 503, where it is not an error
 
 
@@ -74,6 +77,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/system/status": Operation(output.STATUS),
     "GET /metrics": Operation(output.TEXT, content_type="text/plain"),
     "GET /openapi.json": Operation(output.ITSELF),
+    "GET /": Operation(output.WHERE, as_text=True),
+    "GET /api/hello": Operation(output.HELLO),
+    "POST /api/event_logging/batch": Operation({}, status=204),
 }
 
 
@@ -100,13 +106,17 @@ def describe(app: flask.Flask) -> dict[str, Any]:
     for path, method, summary in sorted(_routes(app)):
         paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[f"{method} {path}"], path, summary)
     gateway: Gateway = app.extensions["gateway"]
-    components = {**with_settings(schemas["$defs"], gateway.settings), "Error": output.ERROR, "AnthropicError": output.ANTHROPIC_ERROR}
+    components = {**with_settings(schemas["$defs"], gateway.settings), **ERRORS}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM inference service", "version": "1", "description": "docs/API.md describes every field."},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "responses": {name: _why_not({"$ref": REF.format(model=name)}) for name in ERRORS}},
     }
+
+
+def _why_not(schema: Schema | None) -> dict[str, Any]:
+    return {"description": "why not", "content": {JSON: {"schema": schema}}}
 
 
 def _routes(app: flask.Flask) -> Iterator[tuple[str, str, str]]:
@@ -133,10 +143,13 @@ def _responses(operation: Operation, path: str) -> dict[str, Any]:
     content: dict[str, Any] = {operation.content_type: {"schema": operation.answer}}
     if operation.streams:
         content[EVENTS] = {"schema": output.EVENT}
-    error = REF.format(model="AnthropicError" if path.startswith("/v1/messages") else "Error")
+    if operation.as_text:
+        content["text/plain"] = {"schema": output.TEXT}
+    error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
     statuses = sorted({*ALWAYS, *operation.errors, *(OF_A_BODY if operation.body else ())})
-    responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
+    done = {"description": "done", "content": content} if operation.status != 204 else {"description": "done"}
+    responses: dict[str, Any] = {str(operation.status): done}
     for status in statuses:
-        schema = operation.unavailable if status == 503 and operation.unavailable else {"$ref": error}
-        responses[str(status)] = {"description": "why not", "content": {JSON: {"schema": schema}}}
+        is_other = status == 503 and operation.unavailable
+        responses[str(status)] = _why_not(operation.unavailable) if is_other else {"$ref": f"#/components/responses/{error}"}
     return responses

@@ -75,6 +75,10 @@ class Detokenize(Message, frozen=True, kw_only=True):
     key: str = ""
 
 
+class DescribeTokenizer(Message, frozen=True, kw_only=True):
+    key: str = ""
+
+
 class Embed(Message, frozen=True, kw_only=True):
     """Answered by an Embedded for each prompt, in their order, and Finished."""
 
@@ -166,6 +170,15 @@ class Detokenized(Message, frozen=True, kw_only=True):
     text: str
 
 
+class TokenizerInfo(Message, frozen=True, kw_only=True):
+    kind_of: str  # the tokenizer's class here
+    bos_text: str  # "" where there is none
+    eos_text: str
+    chat_template: str | None  # Jinja source
+    vocab_size: int
+    context_length: int
+
+
 class Embedded(Message, frozen=True, kw_only=True):
     vector: bytes  # of length 1; 32-bit floats, the lowest byte first
 
@@ -205,7 +218,7 @@ class RunnerReady(Message, frozen=True, kw_only=True):
     kv_cache: KVCacheChoice | None = None
 
 
-RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats
+RunnerRequest = Generate | Tokenize | Detokenize | DescribeTokenizer | Embed | AskStats
 GenerateEvent = Quarantined | Started | Delta | Ended | Finished  # beside Failed
-RunnerEvent = GenerateEvent | Tokenized | Detokenized | Embedded | Failed | RunnerStats
+RunnerEvent = GenerateEvent | Tokenized | Detokenized | TokenizerInfo | Embedded | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

@@ -88,6 +88,11 @@ class Prompts:
             continued=prompt.continued,
         )
 
+    @property
+    def template(self) -> str | None:
+        """Jinja source."""
+        return self._dialect.template if self._dialect else None
+
     def ignored(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[FieldPath]:
         """Fields that ask of the model's reasoning what has no effect on it."""
         return [unmet.path for unmet in self._unmet(prompt)] if isinstance(prompt, ChatPrompt) else []

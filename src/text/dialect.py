@@ -39,6 +39,11 @@ class Dialect:
         other = Dialect(tool_template, tokenizer, tool_format) if tool_template else None
         self._with_tools = other if other and other.shows_tools else None
 
+    @property
+    def template(self) -> str:
+        """Jinja source."""
+        return self._template.source
+
     def prompt(
         self,
         messages: list[Message],

@@ -18,7 +18,7 @@ from src.api.schema.embedding import EmbeddingRequest
 from src.api.schema.limits import with_settings
 from src.api.schema.models import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
 from src.api.schema.output import Schema
-from src.api.schema.responses import ResponsesRequest
+from src.api.schema.responses import InputTokensRequest, ResponsesRequest
 from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 blueprint = flask.Blueprint("openapi", __name__)
@@ -27,6 +27,7 @@ REF = "#/components/schemas/{model}"
 ALWAYS = (401, 403, 500, 503)
 OF_A_BODY = (400, 408, 413, 415)
 OF_A_MODEL = (404, 422, 429, 504)  # of a request that a runner answers
+OF_A_QUERY = (400, 404, 429, 504)  # in the URL
 OF_A_KEPT_ANSWER = (400, 404, 504)
 ERRORS = {"Error": output.ERROR, "AnthropicError": output.ANTHROPIC_ERROR}
 JSON, EVENTS = "application/json", "text/event-stream"
@@ -49,6 +50,7 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/chat/completions/{name}": Operation(output.CHAT, errors=OF_A_KEPT_ANSWER, streams=True),
     "GET /v1/completions/{name}": Operation(output.COMPLETION, errors=OF_A_KEPT_ANSWER, streams=True),
     "POST /v1/responses": Operation(output.RESPONSE, (ResponsesRequest,), OF_A_MODEL, streams=True),
+    "POST /v1/responses/input_tokens": Operation(output.INPUT_TOKENS, (InputTokensRequest,), OF_A_MODEL),
     "GET /v1/responses/{id}": Operation(output.RESPONSE, errors=(404,)),
     "DELETE /v1/responses/{id}": Operation(output.DELETED, errors=(404,)),
     "POST /v1/messages": Operation(output.MESSAGE, (MessagesRequest,), OF_A_MODEL, streams=True),
@@ -58,6 +60,8 @@ OPERATIONS: dict[str, Operation] = {
     "POST /tokenize": Operation(output.TOKENIZED, (TokenizeChatRequest, TokenizeTextRequest), OF_A_MODEL),
     "POST /v1/detokenize": Operation(output.DETOKENIZED, (DetokenizeRequest,), OF_A_MODEL),
     "POST /detokenize": Operation(output.DETOKENIZED, (DetokenizeRequest,), OF_A_MODEL),
+    "GET /v1/tokenizer_info": Operation(output.TOKENIZER, errors=OF_A_QUERY),
+    "GET /tokenizer_info": Operation(output.TOKENIZER, errors=OF_A_QUERY),
     "POST /v1/chat/template": Operation(output.TEMPLATE, (ChatRequest,), OF_A_MODEL),
     "GET /v1/models": Operation(output.MODELS),
     "GET /v1/models/{name}": Operation(output.MODEL, errors=(404,)),

@@ -1,4 +1,4 @@
-"""POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API."""
+"""POST /v1/responses and /v1/responses/input_tokens, GET and DELETE /v1/responses/{id}: OpenAI's Responses API."""
 
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ import flask
 from src.api.access.scopes import owner
 from src.api.body import accept
 from src.api.gateway import gateway, json_response
+from src.api.generation.query import tokens_of
 from src.api.generation.reply import reply
 from src.api.generation.response_store import Stored, response_store
 from src.api.render.responses import ResponseRenderer
@@ -15,7 +16,7 @@ from src.api.schema import Strict
 from src.api.schema.generation import cooled
 from src.api.schema.response_items import items_of, seen
 from src.api.schema.response_tools import called_as
-from src.api.schema.responses import ResponsesRequest
+from src.api.schema.responses import InputTokensRequest, ResponsesRequest
 from src.errors import FIELD, InvalidValue, NotFound, UnsupportedField
 
 blueprint = flask.Blueprint("responses", __name__)
@@ -36,6 +37,14 @@ def create() -> flask.Response:
     chat = request.chat(settings, history)
     renderer = partial(ResponseRenderer, echo=_echo(request, keeps), called_as=called_as(request.tools), keep=keep if keeps else None)
     return reply(chat, renderer, "resp_")
+
+
+@blueprint.post("/v1/responses/input_tokens")
+def input_tokens() -> flask.Response:
+    """How many tokens the prompt of a response would have."""
+    request = accept(InputTokensRequest)
+    chat = request.chat(gateway().settings, _history(request.previous_response_id))
+    return json_response({"object": "response.input_tokens", "input_tokens": len(tokens_of(chat.model, chat.prompt()).tokens)})
 
 
 @blueprint.get("/v1/responses/<id>")

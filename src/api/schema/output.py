@@ -79,6 +79,16 @@ EMBEDDINGS = fields(
 TOKENIZED = fields(count=WHOLE, max_model_len=WHOLE, tokens=many(WHOLE), token_strs=or_null(TEXTS))
 DETOKENIZED = fields(prompt=TEXT)
 TEMPLATE = fields(prompt=TEXT, count=WHOLE, max_model_len=WHOLE, tokens=many(WHOLE))
+TOKENIZER = fields(
+    tokenizer_class=TEXT,
+    bos_token=or_null(TEXT),
+    eos_token=or_null(TEXT),
+    pad_token=or_null(TEXT),
+    chat_template=or_null(TEXT),
+    vocab_size=WHOLE,
+    model_max_length=WHOLE,
+)
+INPUT_TOKENS = fields(object=one_of("response.input_tokens"), input_tokens=WHOLE)
 COUNTED = fields(input_tokens=WHOLE)
 MODEL = fields(
     id=TEXT,

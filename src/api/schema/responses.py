@@ -159,7 +159,7 @@ class ResponsesRequest(Strict):
         return [*(["truncation"] if self.truncation == "auto" else []), *too_hot(self.temperature)]
 
     def items(self) -> list[Item]:
-        return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input or []
 
     def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = ()) -> Chat:
         """`history`: items of the responses before this one, as JSON. Raises InvalidValue: see Chat.checked()."""
@@ -206,6 +206,16 @@ class ResponsesRequest(Strict):
         if format is None or format.type == "text":
             return None
         return of_schema(format.schema_ if format.type == "json_schema" else None, "response_format")
+
+
+class InputTokensRequest(ResponsesRequest):
+    """What shapes the prompt; the rest has no effect."""
+
+    input: Input | None = None  # type: ignore[assignment] # there may be a response before it
+    personality: str | None = None
+
+    def without_effect(self) -> Iterable[str]:
+        return [*super().without_effect(), *(["personality"] if self.personality else [])]
 
 
 def _allowed(tools: list[Tool], choice: AllowedTools) -> list[Tool]:

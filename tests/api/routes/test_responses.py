@@ -134,13 +134,11 @@ def test_logprobs_come_where_they_are_asked_for(http):
         ({"input": "x", "text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "invalid_value", "text.format.name"),
         ({"input": "x", "tool_choice": {"type": "function", "name": ""}}, "invalid_value", "tool_choice.name"),
         ({"input": "x", "tool_choice": {"type": "allowed_tools"}}, "missing_required_parameter", "tool_choice.mode"),
-        ({"input": "x", "reasoning": {"effort": "extreme"}}, "invalid_value", "reasoning.effort"),
         ({"input": [{"role": "user", "content": [{"type": "x"}]}]}, "invalid_value", "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": [{}]}]}, "missing_required_parameter", "input[0].content[0].type"),
         ({"input": "x", "tools": FUNCTION, "tool_choice": {"type": "function", "name": "g"}}, "invalid_value", "tool_choice"),
         # Errors of the runner, which knows the fields of a chat completion.
         ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n", "schema": BANANA}}}, "invalid_schema", "text.format"),
-        ({"input": "x", "reasoning": {"effort": "low"}}, "unsupported_parameter", "reasoning.effort"),
         ({"input": "x" * 300}, "context_length_exceeded", "input"),
     ],
 )
@@ -389,3 +387,15 @@ def test_a_failure_is_the_last_event():
     assert name == "event: response.failed"
     assert event["sequence_number"] > 1
     assert (event["response"]["status"], event["response"]["error"]) == ("failed", {"code": "server_error", "message": "x"})
+
+
+def test_the_tokens_of_a_prompt_are_counted_without_an_answer(http, keeping):
+    body = {"input": "abc", "instructions": "Be kind.", "personality": "friendly"}
+    counted = http.post(f"{PATH}/input_tokens", json=body)
+    used = http.post(PATH, json={**body, "max_output_tokens": 1}).json()["usage"]["input_tokens"]
+    assert counted.json() == {"object": "response.input_tokens", "input_tokens": used}
+    assert counted.headers["x-ignored-fields"] == "personality"
+    check_error(http.post(f"{PATH}/input_tokens", json={}), 400, "invalid_value", "input")
+    first = keeping.post(PATH, json={"input": "abc", "max_output_tokens": 2}).json()
+    on = keeping.post(f"{PATH}/input_tokens", json={"previous_response_id": first["id"]}).json()
+    assert on["input_tokens"] > first["usage"]["input_tokens"]

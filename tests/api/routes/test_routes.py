@@ -215,7 +215,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_those_there_are(http, pat
     assert len(error["message"]) < 1000
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/x", "/.env", "/%00"])
+@pytest.mark.parametrize("path", ["/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/x", "/.env", "/%00"])
 def test_an_unknown_route_is_told_as_such(http, path):
     check_error(http.get(path), 404, "not_found", told="GET /")
     check_error(http.post(path, json={}), 404, "not_found", told="POST /")

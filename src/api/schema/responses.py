@@ -161,9 +161,10 @@ class ResponsesRequest(Strict):
     def items(self) -> list[Item]:
         return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input or []
 
-    def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = ()) -> Chat:
-        """`history`: items of the responses before this one, as JSON. Raises InvalidValue: see Chat.checked()."""
-        items = [*items_of(list(history), limits), *self.items()]
+    def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = (), items: Iterable[Item] | None = None) -> Chat:
+        """`history`: items of the responses before this one, as JSON. `items`: its own, with what references stand for. Raises
+        InvalidValue: see Chat.checked()."""
+        items = [*items_of(list(history), limits), *(self.items() if items is None else items)]
         return Chat(
             model=self.model,
             stream=bool(self.stream),

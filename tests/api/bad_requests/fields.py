@@ -109,7 +109,8 @@ RESPONSE = [
     *(invalid(RESPONSES, {"input": value}, "input") for value in (5, None, {})),
     invalid(RESPONSES, {"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
     missing(RESPONSES, {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
-    unsupported(RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
+    invalid(RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id", told="store: false"),
+    missing(RESPONSES, {"input": [{"type": "item_reference"}]}, "input[0].id"),
     invalid(RESPONSES, {"input": [{"type": "computer_call"}]}, "input"),  # which is left out
     invalid(RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "unsupported_content"),
     *(invalid(RESPONSES, {**ASKED, "max_output_tokens": value}, "max_output_tokens") for value in (0, -2, "5", 2**31)),
@@ -119,7 +120,7 @@ RESPONSE = [
     invalid(RESPONSES, {**ASKED, "metadata": {"a" * 1_000_000: 1}}, "metadata"),
     invalid(RESPONSES, {**ASKED, "truncation": "some"}, "truncation"),
     unsupported(RESPONSES, {**ASKED, "background": True}, "background"),
-    unsupported(RESPONSES, {**ASKED, "previous_response_id": "resp_1"}, "previous_response_id"),
+    invalid(RESPONSES, {**ASKED, "previous_response_id": "resp_1"}, "previous_response_id", told="store: false"),
     invalid(RESPONSES, {**ASKED, "tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
     invalid(RESPONSES, {**ASKED, "tools": [{"type": "function", "name": "f g"}]}, "tools[0].name"),
     invalid(

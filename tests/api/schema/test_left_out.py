@@ -9,7 +9,7 @@ from src.api.schema.anthropic import MessagesRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.response_tools import called_as
 from src.api.schema.responses import ResponsesRequest
-from src.errors import InvalidValue, UnsupportedContent, UnsupportedField
+from src.errors import InvalidValue, UnsupportedContent
 from src.settings import Limits
 from src.text.tool_messages import paired
 
@@ -111,11 +111,6 @@ def test_a_custom_tool_is_a_function_of_one_text():
 def test_items_of_other_kinds_are_left_out_and_named():
     asked, ignored = responses(input=[{"type": "web_search_call", "id": "w", "action": {}}, {"role": "user", "content": "x"}])
     assert (texts(asked), ignored) == (["x"], ["input[0]"])
-
-
-def test_an_item_that_only_its_owner_has_is_refused_with_the_remedy():
-    with pytest.raises(UnsupportedField, match="store: false"):
-        responses(input=[{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "x"}])
 
 
 def test_hints_of_responses_are_named():

@@ -50,9 +50,9 @@ class ResponseStore:
         beside.write_bytes(encoded)
         beside.replace(path)  # another worker never reads half of it
         oldest = self._oldest()
-        stored = list(self._kept())
-        old = [kept for kept in stored if kept.at < oldest]
-        for kept in [*old, *surplus([kept for kept in stored if kept.at >= oldest], self._most, self._size)]:
+        there = list(self._kept())
+        old = [kept for kept in there if kept.at < oldest]
+        for kept in [*old, *surplus([kept for kept in there if kept.at >= oldest], self._most, self._size)]:
             kept.path.unlink(missing_ok=True)  # another worker may have been faster
 
     def get(self, id: str, owner: str) -> Stored | None:

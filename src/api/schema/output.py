@@ -101,10 +101,17 @@ MODEL = fields(
     size_bytes=WHOLE,
     engine=or_null(TEXT),
     context_length=or_null(WHOLE),
+    context_window=or_null(WHOLE),
+    max_model_len=or_null(WHOLE),
+    max_input_tokens=or_null(WHOLE),
     capabilities=TEXTS,
     aliases=TEXTS,
 )
 MODELS = fields(object=one_of("list"), data=many(MODEL))
+ANTHROPIC_MODEL = fields(type=one_of("model"), id=TEXT, display_name=TEXT, created_at=TEXT)
+ANTHROPIC_MODELS = fields(data=many(ANTHROPIC_MODEL), has_more=YES_OR_NO, first_id=or_null(TEXT), last_id=or_null(TEXT))
+ANY_MODEL: Schema = {"anyOf": [MODEL, ANTHROPIC_MODEL]}  # by the request's headers
+ANY_MODELS: Schema = {"anyOf": [MODELS, ANTHROPIC_MODELS]}
 PLAN = fields(model=TEXT, fits=YES_OR_NO, reason=or_null(TEXT), engines={"type": "object"}, memory_bytes={"type": "object"})
 DOWNLOAD = fields(name=TEXT, repo=TEXT, source=TEXT, stage=TEXT)
 DOWNLOADS = fields(object=one_of("list"), data=many(DOWNLOAD))

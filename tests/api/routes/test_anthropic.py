@@ -296,3 +296,10 @@ def test_silence_is_a_ping_and_a_failure_an_error_event():
     assert frames.count(b'event: ping\ndata: {"type":"ping"}\n\n') == 2
     failed = renderer().failed(InternalError("x"))
     assert failed == b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n'
+
+
+def test_anthropics_client_reads_the_models(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.display_name, model.type) == ("echo", "echo", "model")
+    assert model.max_input_tokens == model.max_tokens - 1
+    assert client.models.retrieve("echo") == model

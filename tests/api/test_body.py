@@ -109,6 +109,7 @@ def test_so_it_is_where_no_answer_is_asked_for_or_it_is_repeated(http):
     body = {"messages": [USER], "reasoning_effort": "high"}
     assert ignored(http, "/v1/chat/template", body) == "reasoning_effort"
     assert ignored(http, "/v1/messages/count_tokens", {"messages": [USER], "thinking": {"type": "enabled"}}) == "thinking"
+    assert ignored(http, "/v1/messages/count_tokens", {"messages": [USER], "max_tokens": 5}) is None
     for _ in range(2):
         response = http.post(CHAT, json={**body, "max_tokens": 1}, headers={"Idempotency-Key": "of-an-effort"})
         assert (response.status_code, response.headers["X-Ignored-Fields"]) == (200, "reasoning_effort")

@@ -150,6 +150,7 @@ class CountTokensRequest(Strict):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: Any = None
+    max_tokens: Any = None  # clients send it to be counted too, where it means nothing
 
     @field_validator("tool_choice")
     @classmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.chat import Effort, TopLogprobs
@@ -18,6 +18,7 @@ from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of, role_and_content
 from src.api.schema.response_tools import ResponsesTools
 from src.api.schema.text_request import Wishes, without_nulls
+from src.api.schema.tool_choice import as_mode
 from src.api.schema.tools import FunctionName, all_tools, check_choice
 from src.errors import EACH, FIELD, FieldPath, UnsupportedField
 from src.protocol import Constraint
@@ -64,6 +65,7 @@ ToolChoice = Annotated[
     | Annotated[NamedTool, AsObject]
     | Annotated[AllowedTools, Tag("as allowed tools")],
     Discriminator(_choice_tag),
+    BeforeValidator(as_mode),
 ]
 
 

@@ -37,13 +37,19 @@ def _by_type(choice: Any) -> str:
     return f"as {kind}" if kind in ("custom", "allowed_tools") else "as string" if isinstance(choice, str) else "as function"
 
 
+def as_mode(choice: Any) -> Any:
+    """`auto` for `{"type": "auto"}`, as Anthropic's API has it, and so with the other modes."""
+    kind = type_of(choice) if isinstance(choice, dict) else None
+    return kind if kind in MODES else choice
+
+
 def _nested(choice: Any) -> Any:
     """With its content one level down, as this API has it: the Responses API has `{"type": "function", "name": …}`."""
     kind = type_of(choice) if isinstance(choice, dict) else None
     if kind in ("function", "custom", "allowed_tools") and kind not in choice:
         content = {key: value for key, value in choice.items() if key != "type"}
         return {"type": kind, kind: content} if content else choice
-    return kind if kind in MODES else choice
+    return as_mode(choice)
 
 
 Named = Annotated[

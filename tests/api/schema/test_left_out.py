@@ -9,6 +9,7 @@ from src.api.schema.anthropic import MessagesRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.response_tools import called_as
 from src.api.schema.responses import ResponsesRequest
+from src.api.schema.tool_choice import MODES
 from src.errors import InvalidValue, UnsupportedContent
 from src.settings import Limits
 from src.text.tool_messages import paired
@@ -261,6 +262,11 @@ ALLOWED = {"mode": "required", "tools": [G, {"type": "mcp", "server_label": "s"}
 def test_a_choice_of_tools_may_have_any_apis_form(choice, names, mode, only):
     asked, _ = chat(HI, tools=[F, G], tool_choice=choice)
     assert ("".join(tool.name for tool in asked.tools), asked.tool_choice, asked.only_tool) == (names, mode, only)
+
+
+def test_a_mode_of_responses_may_be_an_object():
+    tools = [{"type": "function", "name": "f"}]
+    assert [responses(tools=tools, tool_choice={"type": mode})[0].tool_choice for mode in MODES] == [*MODES]
 
 
 def test_a_custom_tool_can_be_demanded():

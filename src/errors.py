@@ -92,8 +92,7 @@ class ServiceError(Exception):
     @property
     def param(self) -> str | None:
         """The path as clients read it: messages[0].content."""
-        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
-        return text.removeprefix(".") or None
+        return field_name(self.path) or None
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """OpenAI's error object: all four keys, string or null."""
@@ -323,6 +322,11 @@ class ClientGone(Exception):
 
 class SettingsError(Exception):
     """A setting has a wrong value. The message names the key, the value and what was expected."""
+
+
+def field_name(path: FieldPath) -> str:
+    """As clients write it: messages[0].content."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def renamed(path: FieldPath, names: Mapping[FieldPath, FieldPath]) -> FieldPath:

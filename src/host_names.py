@@ -1,10 +1,13 @@
-"""Host headers that no web page can send to a loopback address by a name that was made to lead there (DNS rebinding)."""
+"""Host headers that no web page can send to a loopback address by a name that was made to lead there (DNS rebinding), and addresses as
+they stand in headers and sockets."""
 
 import ipaddress
 import re
 import socket
 
-HOST_OF_CONTAINERS = ("host.docker.internal", "host.containers.internal")  # Docker's and Podman's
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+HOSTS_OF_CONTAINERS = ("host.docker.internal", "gateway.docker.internal", "host.containers.internal")  # Docker's and Podman's
+LOCAL = ".local"  # of names that a network's machines tell each other
 
 
 def name_of(host: str) -> str:
@@ -17,15 +20,24 @@ def is_nobodys(name: str) -> bool:
 
     Rebinding takes a name in a DNS zone of the attacker's. An address is no name. Browsers resolve localhost and what ends in it to
     loopback by themselves (RFC 6761, 6.3). The names that containers have for their host end in .internal, which ICANN keeps out of
-    the DNS, and this machine's own is in no zone but its owner's.
+    the DNS, and this machine's own is in no zone but its owner's. Of those that end in .local it is the only one: any other machine of
+    the network may call itself by one.
     """
-    own = socket.gethostname().lower().removesuffix(".")
-    return name == "localhost" or name.endswith(".localhost") or name in (*HOST_OF_CONTAINERS, own) or _is_address(name)
+    own = socket.gethostname().lower().removesuffix(".").removesuffix(LOCAL)
+    is_local = name == "localhost" or name.endswith(".localhost")
+    return is_local or name in (*HOSTS_OF_CONTAINERS, own, own + LOCAL) or address_of(name) is not None
 
 
-def _is_address(name: str) -> bool:
+def address_of(text: str) -> Address | None:
+    """An address as it stands in headers and sockets, with or without a port; None for what is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if port and not port.isdecimal():
+            return None
     try:
-        ipaddress.ip_address(name.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    return True
+        return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address

@@ -18,9 +18,10 @@ from src.api.body import name_ignored
 from src.api.gateway import Gateway
 from src.api.generation.idempotency import is_kept
 from src.api.generation.replay import Store
+from src.api.generation.response_store import FOLDER as RESPONSES
 from src.api.generation.response_store import ResponseStore
 from src.api.observe import record
-from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, system, tokens
+from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, root, system, tokens
 from src.api.shutdown import refuse_while_stopping
 from src.client.manager import ManagerClient
 from src.settings import ROOT, Settings
@@ -35,7 +36,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.extensions["gateway"] = Gateway(settings, ManagerClient(str(run_dir / "manager.sock")))
     app.extensions["keyring"] = Keyring(settings)
     app.extensions["kept_answers"] = _kept_answers(run_dir / "kept", settings)
-    app.extensions["response_store"] = ResponseStore(run_dir / "responses", settings.response_store_size, settings.response_store_max_bytes)
+    app.extensions["response_store"] = _response_store(run_dir, settings)
     proxies = Proxies(settings.proxies)
     browsers = Browsers(settings.host_names, settings.origins)
     app.extensions["body_room"] = BodyRoom(settings.max_bodies_bytes)
@@ -45,7 +46,7 @@ def create_app(settings: Settings) -> flask.Flask:
     for after in (record.end, browsers.permit, quotas.add_headers, audit.write, name_ignored):
         app.after_request(after)
     app.register_error_handler(Exception, failures.respond)
-    for module in (chat, completions, responses, anthropic, embeddings, tokens, models, system, admin, openapi):
+    for module in (chat, completions, responses, anthropic, embeddings, tokens, models, system, admin, openapi, root):
         app.register_blueprint(module.blueprint)
     if settings.metrics and not settings.metrics_address:
         app.register_blueprint(metrics.blueprint)
@@ -62,6 +63,11 @@ def _asked_by_clients(app: flask.Flask) -> frozenset[str]:
 
 def _kept_answers(folder: Path, settings: Settings) -> Store:
     return Store(folder, settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes)
+
+
+def _response_store(run_dir: Path, settings: Settings) -> ResponseStore:
+    most, size, seconds = settings.response_store_size, settings.response_store_max_bytes, settings.response_store_seconds
+    return ResponseStore(run_dir / RESPONSES, most, size, seconds)
 
 
 def __getattr__(name: str) -> flask.Flask:

@@ -39,7 +39,7 @@ def check(kind: type[Request], body: dict[str, Any]) -> Request:
     parsed: Request = parse(kind, body, gateway().settings)
     ignored = [_shown(name) for name in islice(unknown(parsed), MAX_NAMES + 1)]
     if ignored and gateway().settings.strict_fields:
-        raise UnknownField(f"Unknown field: {FIELD}. (STRICT_FIELDS is on.)", ignored[0])
+        raise UnknownField(f"Unknown field, or one without effect: {FIELD}. (STRICT_FIELDS is on.)", ignored[0])
     flask.g.ignored_fields = ignored
     flask.g.field_names = kind.names  # for errors of what comes after: see failures.py
     return parsed

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+from src.catalog.aliases import WILDCARD, nearest
 from src.catalog.scan import ModelEntry
 from src.errors import ModelNotFound
 
@@ -17,6 +18,7 @@ class Listing:
         self._names = {
             other: entry.name for entry in entries.values() for other in (*entry.options.names, *entry.also) if other not in entries
         }
+        self._wildcards = [name for name in self._names if WILDCARD in name]
 
     def find(self, name: str) -> ModelEntry:
         """By name, alias or an adapter's name. Raises ModelNotFound with the names there are."""
@@ -28,7 +30,17 @@ class Listing:
 
     def name_of(self, name: str) -> str:
         """The model that an alias or an adapter's name stands for; any other name is itself."""
-        return self._names.get(name, name)
+        return self._names.get(self._given(name), name)
+
+    def has(self, name: str) -> bool:
+        """Whether the name stands for a model or an adapter."""
+        return name in self.entries or self._given(name) in self._names
+
+    def _given(self, name: str) -> str:
+        """The name as models.toml has it: the alias with wildcards that stands for it, where it is none itself."""
+        if name in self.entries or name in self._names:
+            return name
+        return nearest(name, self._wildcards) or name
 
     def is_adapter(self, name: str) -> bool:
         """Whether a name stands for a model with one of its adapters."""
@@ -37,7 +49,7 @@ class Listing:
 
     def is_visible(self, name: str, among: Collection[str]) -> bool:
         """Whether one of the names `among` stands for the model or adapter that `name` stands for; empty: all are visible."""
-        return not among or any(name in names for names in self._visible(among).values())
+        return not among or any(self._given(name) in names for names in self._visible(among).values())
 
     def invisible(self, name: str | None, among: Collection[str]) -> ModelNotFound:
         """The refusal of a request for a model that is not visible. It names no other models, nor the default one."""
@@ -46,6 +58,7 @@ class Listing:
 
     def _visible(self, among: Collection[str]) -> dict[str, set[str]]:
         """Models and adapters by their own names, with all names that each has."""
+        among = {self._given(name) for name in among}
         names: dict[str, set[str]] = {}
         for entry in self.entries.values():
             names[entry.name] = {entry.name, *entry.options.aliases, *entry.also}

@@ -1,7 +1,7 @@
 """models.toml: what the operator wants of single models. Knows neither what is in the folder nor what uses it.
 
 ["Qwen2.5-0.5B-Instruct"]
-aliases = ["gpt-4o-mini"]
+aliases = ["gpt-4o-mini", "claude-*"]
 context_length = 8192
 temperature = 0.7
 """
@@ -55,7 +55,7 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    aliases: tuple[Name, ...] = Field((), description="other names of the model")
+    aliases: tuple[Name, ...] = Field((), description="other names of the model; * in one stands for any characters")
     engine: Literal["mlx", "vllm", "llama_cpp"] | None = Field(None, description="in place of INFERENCE_ENGINE")
     context_length: int | None = Field(None, strict=True, ge=1, le=2**31 - 1, description="in place of CONTEXT_LENGTH, in tokens")
     max_parallel_sequences: int | None = Field(None, strict=True, ge=1, le=256, description="in place of MAX_PARALLEL_SEQUENCES")

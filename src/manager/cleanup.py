@@ -36,6 +36,7 @@ def clean(settings: Settings) -> Iterator[str]:
     logs.remove_old(settings.log_path, settings.log_retention_days)
     _bound_output(settings.log_path, settings.log_max_bytes)
     yield from _unfinished_downloads(settings.models_path / ".downloads", settings.temp_retention_days)
+    _old_responses(Path(settings.run_dir, "responses"), settings.response_store_seconds)
     yield from _dead_run_dirs(Path(settings.run_dir))
 
 
@@ -58,6 +59,14 @@ def _unfinished_downloads(folder: Path, days: int) -> Iterator[str]:
             if ours and path.is_dir() and _age(path) > days * DAY:
                 shutil.rmtree(path, ignore_errors=True)
                 yield f"{path} (untouched for {days} days)"
+
+
+def _old_responses(folder: Path, seconds: int) -> None:
+    """Nobody gets them any more."""
+    for path in folder.glob("*/*"):
+        with contextlib.suppress(OSError):  # a worker may have been faster
+            if time.time() - path.lstat().st_mtime > seconds:
+                path.unlink()
 
 
 def _dead_run_dirs(own: Path) -> Iterator[str]:

@@ -54,11 +54,11 @@ class Manager:
         """The runner for a request. Waits for its model to load, LOAD_WAIT_SECONDS at most. `among`: names and aliases of the
         models that may be found; empty: all. Raises ServiceError."""
         listing = await self.folder.recent()
-        requested = self._requested(name, listing)
+        requested = self.default_model(listing) if name is None else name
         model = self.fleet.serving(listing.name_of(requested)) if requested and listing.is_visible(requested, among) else None
         if model is None or model.state != "ready":
             listing = await self.folder.current()
-            requested = self._requested(name, listing)
+            requested = self._requested(name, listing, among)
             if requested is None and not among:
                 what_to_do = "; ".join(listing.unreadable) or "Put a GGUF file there"
                 raise ModelNotFound(f"There is no model in {self.settings.shown_models_dir}. {what_to_do}.", param="model")
@@ -142,7 +142,10 @@ class Manager:
             task.cancel()
         await self.fleet.close()
 
-    def _requested(self, name: str | None, listing: Listing) -> str | None:
+    def _requested(self, name: str | None, listing: Listing, among: Sequence[str]) -> str | None:
+        """The name of the model that is to answer. One that is there, but not visible, is as unknown as one that is not there."""
+        if name is not None and self.settings.unknown_models_use_default and not (listing.has(name) and listing.is_visible(name, among)):
+            return self.default_model(listing)
         return self.default_model(listing) if name is None else name
 
     async def _wait_loaded(self, requested: str, listing: Listing) -> RunnerProcess:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from src.engines.base import EngineStats, KVCacheChoice
+from src.errors import FieldPath
 from src.protocol.lines import Failed, Message
 from src.sampling import SamplingParams
 
@@ -74,6 +75,10 @@ class Detokenize(Message, frozen=True, kw_only=True):
     key: str = ""
 
 
+class DescribeTokenizer(Message, frozen=True, kw_only=True):
+    key: str = ""
+
+
 class Embed(Message, frozen=True, kw_only=True):
     """Answered by an Embedded for each prompt, in their order, and Finished."""
 
@@ -94,6 +99,7 @@ class Started(Message, frozen=True, kw_only=True):
 
     prompt_tokens: int  # of all prompts
     cached_tokens: int  # of the first
+    ignored: list[FieldPath] = []  # fields of the request that have no effect on this model
     queue_seconds: float  # from the request's arrival to the beginning of the first step on it, which computes prompt tokens
 
 
@@ -156,11 +162,21 @@ class Tokenized(Message, frozen=True, kw_only=True):
     text: str  # of a chat: what the template made of it
     tokens: list[int]
     names: list[str] = []  # of the tokens, where they were asked for
+    ignored: list[FieldPath] = []  # as in Started
     context_length: int
 
 
 class Detokenized(Message, frozen=True, kw_only=True):
     text: str
+
+
+class TokenizerInfo(Message, frozen=True, kw_only=True):
+    kind_of: str  # the tokenizer's class here
+    bos_text: str  # "" where there is none
+    eos_text: str
+    chat_template: str | None  # Jinja source
+    vocab_size: int
+    context_length: int
 
 
 class Embedded(Message, frozen=True, kw_only=True):
@@ -202,7 +218,7 @@ class RunnerReady(Message, frozen=True, kw_only=True):
     kv_cache: KVCacheChoice | None = None
 
 
-RunnerRequest = Generate | Tokenize | Detokenize | Embed | AskStats
+RunnerRequest = Generate | Tokenize | Detokenize | DescribeTokenizer | Embed | AskStats
 GenerateEvent = Quarantined | Started | Delta | Ended | Finished  # beside Failed
-RunnerEvent = GenerateEvent | Tokenized | Detokenized | Embedded | Failed | RunnerStats
+RunnerEvent = GenerateEvent | Tokenized | Detokenized | TokenizerInfo | Embedded | Failed | RunnerStats
 RunnerReport = RunnerLoading | RunnerReady | Failed

@@ -23,6 +23,7 @@ from src.engines.base import Engine
 from src.errors import InternalError, ModelLoadFailed, ServiceError
 from src.hf_folder import check_file, check_folder, read_template
 from src.protocol import (
+    DescribeTokenizer,
     Detokenize,
     Embed,
     Failed,
@@ -115,6 +116,7 @@ async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message]
             grammar_limits=_grammar_limits(settings),
             max_prompt_tokens=settings.max_prompt_tokens,
             queue_timeout=settings.queue_timeout,
+            strict=settings.strict_fields,
         )
         embedder = Embedder(loop, generator.prompts, engine.embedding_length, spec.matryoshka)
         report(RunnerLoading(stage="warming_up"))
@@ -132,6 +134,7 @@ async def serve(spec: RunnerSpec, settings: Settings, report: Callable[[Message]
         Embed: embedder.embed,
         Tokenize: texts.tokenize,
         Detokenize: texts.detokenize,
+        DescribeTokenizer: texts.describe,
     }
     server = RunnerServer(loop, answers, spec.max_requests, on_first_answer=lambda: report(RunnerServed()))
     await server.bind(spec.socket)

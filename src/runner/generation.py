@@ -60,15 +60,17 @@ class Generator:
         grammar_limits: Limits | None = None,
         max_prompt_tokens: int = 0,
         queue_timeout: float = 0,
+        strict: bool = False,
     ) -> None:
-        """`engine` is the loop's, for its constants. `queue_timeout`: seconds until a request is begun. 0: unlimited.
+        """`engine` is the loop's, for its constants. `queue_timeout`: seconds until a request is begun. 0: unlimited. `strict`: refuse
+        hints that have no effect on this model.
 
         Raises ModelLoadFailed for a `tool_format` that is not known.
         """
         self._loop = loop
         self._tokenizer = tokenizer
         self._dialect = Dialect(template, tokenizer, tool_format, tool_template) if template else None
-        self.prompts = Prompts(tokenizer, self._dialect, engine.context_length, engine.vocab_size, max_prompt_tokens)
+        self.prompts = Prompts(tokenizer, self._dialect, engine.context_length, engine.vocab_size, max_prompt_tokens, strict)
         self._generates = "generation" in engine.features
         self._context_length, self._vocab_size = engine.context_length, engine.vocab_size
         self._queue_timeout = queue_timeout
@@ -126,7 +128,12 @@ class Generator:
 
         def start(cached_tokens: int) -> Iterator[GenerateEvent]:
             clock.started = time.monotonic() if mailbox.admitted_at is None else mailbox.admitted_at
-            yield Started(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, queue_seconds=clock.started - received)
+            yield Started(
+                prompt_tokens=prompt_tokens,
+                cached_tokens=cached_tokens,
+                queue_seconds=clock.started - received,
+                ignored=[path for prompt in request.prompts for path in self.prompts.ignored(prompt)],
+            )
             for answer in answers:
                 if request.echo and not request.resume:
                     yield Delta(index=answer.choice.index, text=self._text_of(answer.prompt))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from src.errors import FIELD, ContextLengthExceeded, InvalidValue, UnsupportedField
+from src.errors import FIELD, ContextLengthExceeded, FieldPath, InvalidValue, UnsupportedField
 from src.protocol import ChatPrompt, TextPrompt, TokenPrompt
 from src.runner.turns import Turns
 from src.text.dialect import Dialect
@@ -17,14 +17,23 @@ THREADS = max(2, min(4, os.cpu_count() or 1))  # long prompts take their time, a
 class Prompts:
     """`encode`, `encode_input` and `render` may take seconds: not for asyncio's thread."""
 
-    def __init__(self, tokenizer: Tokenizer, dialect: Dialect | None, context_length: int, vocab_size: int, most: int = 0) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dialect: Dialect | None,
+        context_length: int,
+        vocab_size: int,
+        most: int = 0,
+        strict: bool = False,
+    ) -> None:
         """`dialect` is None where the model has no chat template. `vocab_size` is the engine's: the tokenizer of a broken model may
-        know more tokens. `most`: tokens of a prompt; 0: unlimited."""
+        know more tokens. `most`: tokens of a prompt; 0: unlimited. `strict`: refuse hints that have no effect on this model."""
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._context_length = context_length
         self._vocab_size = min(vocab_size, tokenizer.vocab_size)
         self._most = most
+        self._strict = strict
         self._turns = Turns(THREADS, "prompts")
 
     def close(self) -> None:
@@ -68,6 +77,8 @@ class Prompts:
         """What the chat template makes of the messages. Special tokens in their own text come cut: see Guard."""
         if self._dialect is None:
             raise UnsupportedField("This model has no chat template; use /v1/completions.", param="messages")
+        if self._strict and (unmet := self._unmet(prompt)):
+            raise unmet[0]
         return self._dialect.prompt(
             prompt.messages,
             tools=[tool for tool in prompt.tools if tool["function"]["name"] not in prompt.deferred_tools],
@@ -76,6 +87,20 @@ class Prompts:
             generation_prompt=prompt.generation_prompt,
             continued=prompt.continued,
         )
+
+    @property
+    def template(self) -> str | None:
+        """Jinja source."""
+        return self._dialect.template if self._dialect else None
+
+    def ignored(self, prompt: ChatPrompt | TextPrompt | TokenPrompt) -> list[FieldPath]:
+        """Fields that ask of the model's reasoning what has no effect on it."""
+        return [unmet.path for unmet in self._unmet(prompt)] if isinstance(prompt, ChatPrompt) else []
+
+    def _unmet(self, prompt: ChatPrompt) -> list[UnsupportedField]:
+        if self._dialect is None:
+            return []
+        return self._dialect.unmet(prompt.variables, prompt.reasoning_effort, has_tools=bool(prompt.tools))
 
     def _tokens_of(self, prompt: ChatPrompt | TextPrompt | TokenPrompt, param: str) -> list[int]:
         tokens = self._encode(prompt, param)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from src.errors import InternalError, QueueTimeout, ServiceError
 from src.protocol import (
     AskStats,
+    DescribeTokenizer,
     Detokenize,
     Embed,
     Failed,
@@ -27,7 +28,7 @@ from src.protocol.listen import UnixServer
 from src.runner.engine_loop import EngineLoop
 from src.runner.places import Places
 
-Asked = Generate | Embed | Tokenize | Detokenize
+Asked = Generate | Embed | Tokenize | Detokenize | DescribeTokenizer
 Answer = Callable[[Any], AsyncGenerator[Message, None]]  # a request to its events; closing them cancels it
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 from src.errors import InvalidValue
-from src.protocol import ChatPrompt, Detokenize, Detokenized, Tokenize, Tokenized
+from src.protocol import ChatPrompt, DescribeTokenizer, Detokenize, Detokenized, Tokenize, Tokenized, TokenizerInfo
 from src.runner.prompts import Prompts
 from src.runner.turns import Turns
 from src.text.tokenizer.base import Tokenizer
@@ -36,6 +36,17 @@ class Tokenization:
             raise InvalidValue(f"tokens has a token id outside the model's vocabulary of {size}.", "tokens")
         yield await self._turns.run(request.key, partial(self._detokenize, request))
 
+    async def describe(self, request: DescribeTokenizer) -> AsyncGenerator[TokenizerInfo, None]:
+        tokenizer = self._tokenizer
+        yield TokenizerInfo(
+            kind_of=type(tokenizer).__name__,
+            bos_text=tokenizer.bos_text,
+            eos_text=tokenizer.eos_text,
+            chat_template=self._prompts.template,
+            vocab_size=tokenizer.vocab_size,
+            context_length=self._context_length,
+        )
+
     def _tokenize(self, request: Tokenize) -> Tokenized:
         """However long it is: who asks how many tokens a text has may well ask of one that is too long."""
         prompt = request.prompt
@@ -44,7 +55,8 @@ class Tokenization:
         if len(tokens) > MOST_TOKENS:
             raise InvalidValue(f"The text has {len(tokens)} tokens, but at most {MOST_TOKENS} are listed. Send it in parts.", "prompt")
         names = [self._tokenizer.display_bytes(token).decode(errors="replace") for token in tokens] if request.names else []
-        return Tokenized(text=text.replace(SENTINEL_SPLIT, ""), tokens=tokens, names=names, context_length=self._context_length)
+        ignored, shown = self._prompts.ignored(prompt), text.replace(SENTINEL_SPLIT, "")
+        return Tokenized(text=shown, tokens=tokens, names=names, ignored=ignored, context_length=self._context_length)
 
     def _detokenize(self, request: Detokenize) -> Detokenized:
         text = bytearray()

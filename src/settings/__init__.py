@@ -43,11 +43,12 @@ class Settings(Limits, Models, Server):
         description="bytes of answers kept, in all, with their requests and those that still run (half of them for one API key)",
     )
     response_store_size: int = Field(
-        0,
+        256,
         ge=0,
         description="responses stored for previous_response_id until the server stops; the oldest of the API key with most are dropped "
         "first; 0 = none",
     )
+    response_store_seconds: int = Field(86_400, ge=1, description="seconds that a response is stored")
     response_store_max_bytes: int = Field(64 * 2**20, ge=1, description="bytes of responses stored, in all")
 
     # Rate limits

@@ -26,6 +26,9 @@ class Models(Group):
         min_length=1,
         description="folder that holds the models; or several, comma-separated: the first gets downloads, the others are only read",
     )
+    unknown_models_use_default: bool = Field(
+        False, description="answer requests for a model that is not here by the default model, in place of a 404"
+    )
     default_model: str = Field("", description="model that is loaded at startup and answers requests that name no model; empty = the first")
     max_concurrent_models: int = Field(1, ge=1, le=64, description="number of models loaded at a time")
     engine_fallback: bool = Field(

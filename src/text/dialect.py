@@ -6,7 +6,7 @@ What a template can do is found out once, by trying it on a small conversation.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from src.errors import FIELD, InvalidValue, UnsupportedField
+from src.errors import FIELD, FieldPath, InvalidValue, UnsupportedField
 from src.text.conversation import Conversation
 from src.text.grammar import Budget, GrammarCompiler
 from src.text.output.channels import Channels, PlainText
@@ -39,6 +39,11 @@ class Dialect:
         other = Dialect(tool_template, tokenizer, tool_format) if tool_template else None
         self._with_tools = other if other and other.shows_tools else None
 
+    @property
+    def template(self) -> str:
+        """Jinja source."""
+        return self._template.source
+
     def prompt(
         self,
         messages: list[Message],
@@ -49,7 +54,7 @@ class Dialect:
         generation_prompt: bool = True,
         continued: bool = False,
     ) -> str:
-        """Raises InvalidValue or UnsupportedField for what the template refuses or does not know."""
+        """Raises InvalidValue for what the template refuses or does not know. Hints that it cannot follow have no effect: see unmet()."""
         if tools and self._with_tools:
             return self._with_tools.prompt(
                 messages, tools=tools, variables=variables, effort=effort, generation_prompt=generation_prompt, continued=continued
@@ -66,6 +71,21 @@ class Dialect:
                 refusal = refusal or error
         assert refusal
         raise refusal
+
+    def unmet(self, variables: Mapping[str, Any], effort: str | None, *, has_tools: bool) -> list[UnsupportedField]:
+        """What is asked of the model's reasoning and has no effect on it: why, and the field."""
+        if has_tools and self._with_tools:
+            return self._with_tools.unmet(variables, effort, has_tools=False)
+        switches = [name for name in SWITCHES if name in self._template.variables]
+        reasons = self._marks is not None or self._harmony
+        found = []
+        if not switches:
+            for key in SWITCHES:
+                if variables.get(key) not in ((None, True) if reasons else (None, False)):
+                    found.append(_unmet(reasons, ("chat_template_kwargs", key)))
+        if effort and EFFORT not in self._template.variables and not switches and (effort == "none") == reasons:
+            found.append(_unmet(reasons, (EFFORT,)))
+        return found
 
     def shown(self, functions: list[Function]) -> dict[int, bytes]:
         """The control tokens that an answer's channels have to see, as the bytes of their text."""
@@ -132,7 +152,7 @@ class Dialect:
         for key, value in wanted.items():
             names = SWITCHES if key in SWITCHES else (key,)
             found = [name for name in names if name in known]
-            if not found and value not in (None, False):
+            if not found and key not in SWITCHES and value not in (None, False):
                 raise InvalidValue(f"This model's chat template does not know {key}.", ("chat_template_kwargs", key))
             variables |= dict.fromkeys(found, value)
         return variables | (self._effort(effort) if effort else {})
@@ -144,11 +164,13 @@ class Dialect:
             return {EFFORT: effort}
         if switches := [name for name in SWITCHES if name in known]:
             return dict.fromkeys(switches, effort != "none")
-        if effort != "none" and self._marks is None:
-            raise UnsupportedField(f"This model does not reason, so {FIELD} has no meaning for it. Leave it out.", EFFORT)
-        if effort == "none" and self._marks is not None:
-            raise UnsupportedField("This model always reasons: its chat template knows no way to leave it out.", EFFORT)
         return {}
+
+
+def _unmet(reasons: bool, path: FieldPath) -> UnsupportedField:
+    if reasons:
+        return UnsupportedField(f"This model always reasons: its chat template knows no way to leave it out. ({FIELD})", path)
+    return UnsupportedField(f"This model does not reason, so {FIELD} has no meaning for it. Leave it out.", path)
 
 
 def _marks(template: str, tokenizer: Tokenizer) -> Marks | None:

@@ -6,6 +6,7 @@ import pytest
 from tests.support.in_process import InProcess
 from tests.support.openai_api import CHAT, COMPLETIONS, HELLO, check_error
 
+USER = {"role": "user", "content": "x"}
 TEXT = {"prompt": "x", "max_tokens": 1}
 
 
@@ -83,9 +84,47 @@ def test_a_name_cannot_break_the_header(http):
     assert named == "a??X-Own??1, ???b, ?"
 
 
+THINKS = {"thinking": {"type": "enabled", "budget_tokens": 2048}, "output_config": {"effort": "low"}, "context_management": {"edits": []}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (CHAT, {"messages": [USER], "max_tokens": 1, "reasoning_effort": "high", "colour": 1}, "colour, reasoning_effort"),
+        (CHAT, {"messages": [USER], "max_tokens": 1, "chat_template_kwargs": {"thinking": True}}, "chat_template_kwargs.thinking"),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 1, "reasoning": {"effort": "low"}}, "reasoning.effort"),
+        (
+            "/v1/messages",
+            {"messages": [USER], "max_tokens": 1, **THINKS},
+            "context_management, thinking.budget_tokens, thinking, output_config.effort",
+        ),
+    ],
+)
+def test_what_is_asked_of_a_model_that_does_not_reason_is_named(http, path, body, named, stream):
+    assert ignored(http, path, {**body, "stream": stream}) == named
+
+
+def test_so_it_is_where_no_answer_is_asked_for_or_it_is_repeated(http):
+    body = {"messages": [USER], "reasoning_effort": "high"}
+    assert ignored(http, "/v1/chat/template", body) == "reasoning_effort"
+    assert ignored(http, "/v1/messages/count_tokens", {"messages": [USER], "thinking": {"type": "enabled"}}) == "thinking"
+    assert ignored(http, "/v1/messages/count_tokens", {"messages": [USER], "max_tokens": 5}) is None
+    for _ in range(2):
+        response = http.post(CHAT, json={**body, "max_tokens": 1}, headers={"Idempotency-Key": "of-an-effort"})
+        assert (response.status_code, response.headers["X-Ignored-Fields"]) == (200, "reasoning_effort")
+
+
+def test_a_hint_to_a_model_that_does_not_reason_is_refused_where_the_setting_says_so(strict):
+    told = "This model does not reason, so reasoning_effort has no meaning for it. Leave it out."
+    check_error(strict.post(CHAT, json={**HELLO, "reasoning_effort": "low"}), 400, "unsupported_parameter", "reasoning_effort", told=told)
+    body = {"messages": [USER], "max_tokens": 1, "thinking": {"type": "enabled"}}
+    assert "so thinking has no meaning" in strict.post("/v1/messages", json=body).json()["error"]["message"]
+
+
 def test_unknown_fields_are_refused_by_name_where_the_setting_says_so(strict):
     response = strict.post(COMPLETIONS, json={**TEXT, "colour": 1})
-    check_error(response, 400, "unknown_parameter", "colour", told="Unknown field: colour. (STRICT_FIELDS is on.)")
+    check_error(response, 400, "unknown_parameter", "colour", told="Unknown field, or one without effect: colour. (STRICT_FIELDS is on.)")
     # By its own name, also where a chat has a field of that name, which Responses call input.
     check_error(strict.post("/v1/responses", json={"input": "x", "messages": [1]}), 400, "unknown_parameter", "messages")
     check_error(strict.post(CHAT, json={**HELLO, "stream": True, "prompt": "x"}), 400, "unknown_parameter", "prompt")

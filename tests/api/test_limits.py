@@ -83,7 +83,13 @@ def test_an_answer_has_as_many_tokens_as_the_setting_allows(http):
     body = {"prompt": "x" * 190, "ignore_eos": True}
     [choice] = http.post(COMPLETIONS, json=body).json()["choices"]
     assert (len(choice["text"]), choice["finish_reason"]) == (150, "length")
-    refused(http, COMPLETIONS, {**body, "max_tokens": 151}, 400, "invalid_value", "max_tokens", "MAX_COMPLETION_TOKENS allows 150")
+    for path, asked in (
+        (COMPLETIONS, {**body, "max_tokens": 151}),
+        (CHAT, {"messages": [{"role": "user", "content": "x" * 190}], "ignore_eos": True, "max_completion_tokens": 32_000}),
+    ):
+        assert http.post(path, json=asked).json()["usage"]["completion_tokens"] == 150, "more is cut"
+    message = {"messages": [{"role": "user", "content": "x" * 190}], "max_tokens": 32_000, "stop_sequences": ["y"]}
+    assert http.post("/v1/messages", json=message).json()["stop_reason"] == "max_tokens"
 
 
 def test_a_request_for_more_sequences_than_can_ever_run_is_not_told_to_come_again(http):

@@ -32,7 +32,7 @@ class Api:
     """With `streams`, every answer is asked for both ways; the two have to be equal, and the streamed one is handed on."""
 
     def __init__(self, url: str, model: str, key: str = "none", *, keep_alive: bool = True) -> None:
-        headers = {"Authorization": f"Bearer {key}", "x-api-key": key, "anthropic-version": "2023-06-01"}
+        headers = {"Authorization": f"Bearer {key}", "x-api-key": key}
         kept = httpx.Limits() if keep_alive else httpx.Limits(max_keepalive_connections=0)
         self.http = httpx.Client(base_url=url, timeout=120, headers=headers, limits=kept)
         self.url = url
@@ -41,7 +41,8 @@ class Api:
         self._warm: set[str] = set()
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return self.http.post(path, json={"model": self.model, **body})
+        version = {"anthropic-version": "2023-06-01"} if path.startswith(MESSAGES) else {}
+        return self.http.post(path, json={"model": self.model, **body}, headers=version)
 
     def stream(self, path: str, body: dict[str, Any]) -> Stream:
         response = self.post(path, {**body, "stream": True})

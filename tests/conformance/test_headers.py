@@ -10,7 +10,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2, "t
 WAYS = [
     ("POST", CHAT, HELLO),
     ("POST", CHAT, {**HELLO, "stream": True}),
-    ("POST", CHAT, {**HELLO, "temperature": 9}),
+    ("POST", CHAT, {**HELLO, "temperature": -9}),
     ("POST", COMPLETIONS, {"prompt": "a", "max_tokens": 1}),
     ("GET", "/v1/models", None),
     ("GET", "/health", None),

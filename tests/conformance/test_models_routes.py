@@ -51,6 +51,23 @@ def test_the_loaded_model_tells_its_context_and_what_it_can_do(api):
     assert entry["state"] == "ready"
 
 
+def test_it_tells_the_context_by_the_names_that_clients_look_for(api):
+    entry = answered(api.http.get(f"/v1/models/{api.model}"))
+    assert entry["max_model_len"] == entry["context_window"] == entry["max_input_tokens"] + 1 == entry["context_length"]
+
+
+def test_anthropics_clients_get_anthropics_list(api):
+    version = {"anthropic-version": "2023-06-01"}
+    listed = answered(api.http.get("/v1/models", headers=version))
+    assert set(listed) == {"data", "has_more", "first_id", "last_id"}
+    entry = answered(api.http.get(f"/v1/models/{api.model}", headers=version))
+    assert entry in listed["data"]
+    assert (entry["type"], entry["id"]) == ("model", api.model)
+    assert entry["display_name"]
+    assert entry["created_at"].endswith("Z")
+    assert "object" not in entry
+
+
 @pytest.mark.feature("openapi.json")
 def test_the_description_lists_the_routes_that_there_are(api):
     described = answered(api.http.get("/openapi.json"))

@@ -35,9 +35,16 @@ def test_reasoning_tokens_are_counted_among_the_completions(either):
 
 
 @pytest.mark.parametrize("effort", ["low", "medium", "high"])
-def test_an_effort_is_either_taken_or_refused_by_name(api, effort):
+def test_an_effort_is_either_followed_or_named_as_ignored(api, effort):
     response = api.post(CHAT, {"messages": HELLO, "reasoning_effort": effort, "max_tokens": 4})
-    assert response.status_code == 200 or response.json()["error"]["param"] == "reasoning_effort"
+    assert response.status_code == 200, response.text
+    assert response.headers.get("x-ignored-fields") in (None, "reasoning_effort")
+
+
+def test_a_switch_is_either_followed_or_named_as_ignored(api):
+    response = api.post(CHAT, {"messages": HELLO, "chat_template_kwargs": {"enable_thinking": True}, "max_tokens": 4})
+    assert response.status_code == 200, response.text
+    assert response.headers.get("x-ignored-fields") in (None, "chat_template_kwargs.enable_thinking")
 
 
 def test_an_effort_that_nobody_knows_is_refused(api):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conformance.api import RESPONSES
+from tests.conformance.api import RESPONSES, answered
 
 pytestmark = pytest.mark.feature("responses (OpenAI)")
 
@@ -101,10 +101,29 @@ def test_an_earlier_response_is_refused_where_none_are_kept(api):
     [
         ({}, "missing_required_parameter", "input"),
         ({"input": 5}, "invalid_value", "input"),
-        ({"input": "a", "temperature": 3}, "invalid_value", "temperature"),
+        ({"input": "a", "temperature": -3}, "invalid_value", "temperature"),
         ({"input": "a", "max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
     ],
     ids=str,
 )
 def test_what_is_wrong_is_refused_by_name(api, fields, code, param):
     api.refuse(RESPONSES, fields, 400, code, param)
+
+
+def test_what_is_stored_is_continued_by_its_id_and_by_references_to_its_items(api):
+    first = answered(api.post(RESPONSES, {"input": "a", "max_output_tokens": 4}))
+    if not first["store"]:
+        pytest.skip("this server stores nothing")
+    [*_, last] = first["output"]
+    by_id = {"input": "b", "previous_response_id": first["id"]}
+    by_reference = {
+        "input": [{"role": "user", "content": "a"}, {"type": "item_reference", "id": last["id"]}, {"role": "user", "content": "b"}]
+    }
+    used = [answered(api.post(RESPONSES, {**body, "max_output_tokens": 4}))["usage"]["input_tokens"] for body in (by_id, by_reference)]
+    assert used[0] == used[1] > first["usage"]["input_tokens"]
+
+
+def test_with_store_false_nothing_is_stored(api):
+    answer = answered(api.post(RESPONSES, {"input": "a", "max_output_tokens": 4, "store": False}))
+    assert answer["store"] is False
+    api.refuse(RESPONSES, {"input": "b", "previous_response_id": answer["id"]}, 400, "invalid_value", "previous_response_id")

@@ -217,7 +217,6 @@ def test_a_history_with_calls_needs_no_tools(either):
         ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function"),
         ({"tools": [{"type": "function", "function": {}}]}, "missing_required_parameter", "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "invalid_value", "tools[0].function.name"),
-        ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools[0].type"),
         ({"tools": [WEATHER, WEATHER]}, "invalid_value", "tools"),
         ({"tools": [tool(f"f{n}") for n in range(513)]}, "invalid_value", "tools"),
         ({"tools": [WEATHER], "tool_choice": "sometimes"}, "invalid_value", "tool_choice"),

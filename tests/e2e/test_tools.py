@@ -130,9 +130,8 @@ def test_a_prefilled_answer_is_gone_on_with(server):
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"reasoning_effort": "low"}, "unsupported_parameter", "reasoning_effort"),
-        ({"chat_template_kwargs": {"enable_thinking": True}}, "invalid_value", "chat_template_kwargs.enable_thinking"),
-        ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools[0].type"),
+        ({"chat_template_kwargs": {"tone": "dry"}}, "invalid_value", "chat_template_kwargs.tone"),
+        ({"tools": [{"type": "custom"}]}, "missing_required_parameter", "tools[0].custom"),
         ({"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]}, "invalid_schema",
          "tools[0].function.parameters"),
         ({"tools": [TIME], "tool_choice": "required", "ignore_eos": True}, "invalid_value", "ignore_eos"),

@@ -25,7 +25,7 @@ def request(text: str, *, tools: bool = True, resume: list[int] | None = None, c
     )
 
 
-def run(*requests: Generate, tool_format: str | None = "hermes", template: str = SAYS, **markers) -> list[list]:
+def run(*requests: Generate, tool_format: str | None = "hermes", template: str = SAYS, strict: bool = False, **markers) -> list[list]:
     """The events of requests, one after the other."""
 
     async def main() -> list[list]:
@@ -33,7 +33,7 @@ def run(*requests: Generate, tool_format: str | None = "hermes", template: str =
         loop = EngineLoop(lambda: EchoEngine(EchoOptions(model_path="", context_length=4096, max_sequences=4)), on_death=lambda: None)
         engine = await loop.start()
         source = template_here(template, bos_text="", eos_text="", special_texts=tokenizer.special_texts)
-        generator = Generator(loop, engine, tokenizer, source, tool_format=tool_format)
+        generator = Generator(loop, engine, tokenizer, source, tool_format=tool_format, strict=strict)
         try:
             answers = []
             for one in requests:
@@ -172,7 +172,9 @@ def test_a_tool_format_that_is_not_known_ends_the_load():
         run(tool_format="xml")
 
 
-def test_reasoning_effort_of_a_model_that_does_not_reason_is_refused():
+def test_reasoning_effort_of_a_model_that_does_not_reason_is_told_or_refused_where_the_server_is_strict():
+    [(started, *_)] = run(request("x", reasoning_effort="low"))
+    assert started.ignored == [("reasoning_effort",)]
     with pytest.raises(UnsupportedField) as caught:
-        run(request("x", reasoning_effort="low"))
+        run(request("x", reasoning_effort="low"), strict=True)
     assert caught.value.param == "reasoning_effort"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from src.errors import InvalidValue, ModelLoadFailed, UnsupportedField
+from src.errors import InvalidValue, ModelLoadFailed
 from src.text.dialect import Dialect
 from src.text.tokenizer.guard import SENTINEL_SPLIT
 from src.text.tools.call import Function, as_object
@@ -176,11 +176,10 @@ def test_template_variables_reach_the_template_by_either_name():
         assert prompt(SAY, [USER], variables={name: False}) == prompt(SAY, [USER])
 
 
-@pytest.mark.parametrize("variables", [{"enable_thinking": True}, {"tone": "dry"}])
-def test_a_variable_that_the_template_does_not_know_is_refused(variables):
+def test_a_variable_that_the_template_does_not_know_is_refused():
     with pytest.raises(InvalidValue) as caught:
-        prompt(SAY, [USER], variables=variables)
-    assert caught.value.param == f"chat_template_kwargs.{next(iter(variables))}"
+        prompt(SAY, [USER], variables={"tone": "dry"})
+    assert caught.value.param == "chat_template_kwargs.tone"
 
 
 def test_variables_cannot_replace_what_the_renderer_sets():
@@ -190,16 +189,39 @@ def test_variables_cannot_replace_what_the_renderer_sets():
     assert plain.render([USER], variables=dict.fromkeys(names, "x")) == plain.render([USER]) == "1NoneTrueBTrue"
 
 
-def test_reasoning_effort_is_a_level_a_switch_or_refused():
+def test_reasoning_effort_is_a_level_a_switch_or_without_effect():
     level = SAY + "{{ reasoning_effort or 'medium' }}"
     assert prompt(level, [USER], effort="high").endswith("high")
     assert prompt(THINKS, [USER], effort="none").endswith("</think>\n\n")
     assert prompt(THINKS, [USER], effort="low").endswith("<think>\n")
     assert prompt(SAY, [USER], effort="none") == prompt(SAY, [USER])
-    for template, effort in ((SAY, "low"), (SAY + "<think>\n{# </think> #}", "none")):
-        with pytest.raises(UnsupportedField) as caught:
-            prompt(template, [USER], effort=effort)
-        assert caught.value.param == "reasoning_effort"
+    for template, effort in ((SAY, "low"), (ALWAYS, "none")):
+        assert prompt(template, [USER], effort=effort) == prompt(template, [USER])
+
+
+ALWAYS = SAY + "<think>\n{# </think> #}"  # a model that always reasons
+LEVELS = SAY + "{{ reasoning_effort or 'medium' }}"
+ON, OFF = {"enable_thinking": True}, {"thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("template", "variables", "effort", "unmet"),
+    [
+        (SAY, ON, "low", ["chat_template_kwargs.enable_thinking", "reasoning_effort"]),
+        (SAY, {**OFF, "enable_thinking": None}, "none", []),
+        (ALWAYS, ON, "low", []),
+        (ALWAYS, OFF, "none", ["chat_template_kwargs.thinking", "reasoning_effort"]),
+        (THINKS, ON, "low", []),
+        (THINKS, OFF, "none", []),
+        (LEVELS, {}, "low", []),
+        (LEVELS, {}, "none", []),
+    ],
+)
+def test_what_is_asked_of_the_reasoning_in_vain_is_told_by_its_field(template, variables, effort, unmet):
+    found = dialect(template).unmet(variables, effort, has_tools=False)
+    assert [error.param for error in found] == unmet
+    why = "always reasons" if template == ALWAYS else "does not reason"
+    assert all(why in error.message for error in found)
 
 
 def test_the_generation_prompt_can_be_left_out_and_the_last_message_gone_on_with():

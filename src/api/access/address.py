@@ -3,7 +3,8 @@
 import ipaddress
 from collections.abc import Sequence
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from src.host_names import Address, address_of
+
 _PEER_OF_SOCKET = "unix"
 
 
@@ -36,19 +37,6 @@ class Proxies:
         if address is None:
             return self._trusts_sockets
         return any(address in network for network in self._networks)
-
-
-def address_of(text: str) -> Address | None:
-    """An address as it stands in headers and sockets, with or without a port; None for what is none."""
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def is_loopback(text: str) -> bool:

@@ -8,10 +8,10 @@ import socket
 
 import flask
 
-from src.api.access.address import address_of, is_loopback
+from src.api.access.address import is_loopback
 from src.api.gateway import client_socket
 from src.errors import HostNotAllowed, OriginNotAllowed
-from src.host_names import is_nobodys, name_of
+from src.host_names import address_of, is_nobodys, name_of
 
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_\-, ]{0,2000}")
 _EXPOSED = (

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from src.api.access.scopes import asker
 from src.api.gateway import gateway
+from src.catalog.aliases import matches, nearest
 from src.errors import ModelNotFound
 from src.protocol import ModelState
 
@@ -24,7 +25,7 @@ def visible(models: Iterable[ModelState]) -> list[ModelState]:
 def sees(model: ModelState) -> bool:
     """Whether the asker may know of it."""
     names = listed()
-    return not names or bool({model.name, *model.aliases} & set(names))
+    return not names or any(_is_called(model, name) for name in names)
 
 
 def require_visible(name: str) -> None:
@@ -35,12 +36,19 @@ def require_visible(name: str) -> None:
 
 def find(name: str, models: Iterable[ModelState]) -> ModelState:
     """One of the models that the asker may know of, by name or alias. Raises ModelNotFound."""
+    models = list(models)
     known = visible(models)
-    for model in known:
-        if name == model.name or name in model.aliases:
-            return model
+    if model := next((model for model in known if name == model.name or name in model.aliases), None):
+        return model
+    wildcard = nearest(name, [alias for model in models for alias in model.aliases])
+    if model := next((model for model in known if wildcard in model.aliases), None):
+        return model
     here = ", ".join(model.name for model in known) or "none"
     raise ModelNotFound(f"The model {name[:100]!r} does not exist. Models here: {here}.", param="model")
+
+
+def _is_called(model: ModelState, name: str) -> bool:
+    return name == model.name or any(matches(alias, name) for alias in model.aliases)
 
 
 def _adapters(model: ModelState) -> list[ModelState]:

@@ -7,6 +7,7 @@ from src.api.access.scopes import sharer
 from src.api.access.visibility import listed
 from src.api.gateway import client_socket, gateway
 from src.api.generation.blame import GUILTY, OUTSIDE, crashed
+from src.api.generation.request import note_ignored
 from src.api.generation.resumable import Caller, Resumable, connect, returned
 from src.api.observe.record import record
 from src.protocol import ChatPrompt, Message, TextPrompt, Tokenize, Tokenized
@@ -71,4 +72,5 @@ def tokens_of(model: str | None, prompt: ChatPrompt | TextPrompt, *, add_bos: bo
     """The prompt's text and tokens by the model's template and tokenizer, with their `names`. Raises ServiceError, ClientGone."""
     tokenized: Tokenized = ask_once(model, Tokenize(prompt=prompt, add_bos=add_bos, names=names, key=sharer()))
     record().prompt_tokens = len(tokenized.tokens)
+    note_ignored(tokenized.ignored)
     return tokenized

@@ -14,11 +14,12 @@ from src.api.access.visibility import listed
 from src.api.gateway import client_socket, event_stream, gateway, json_response
 from src.api.generation.idempotency import KEY_HEADER, answer_by_id, kept_answer
 from src.api.generation.progress import Event
-from src.api.generation.request import ReplyHead, response_options, runner_request
+from src.api.generation.request import ReplyHead, note_ignored, response_options, runner_request
 from src.api.generation.resumable import Caller, ResumableGeneration
 from src.api.observe.record import record
 from src.api.render.base import Rendering
 from src.api.schema.text_request import TextRequest
+from src.protocol import Started
 
 
 class Source(Protocol):
@@ -77,6 +78,8 @@ class Reply:
             source.callback(self._source.close)
             events = iter(self._source)
             first = next(event for event in events if event is not None)
+            if isinstance(first, Started):
+                note_ignored(first.ignored)
             rendering = self._kind(**self._source.head()._asdict())
             chunks = rendering.chunks(itertools.chain([first], events))
             if not self._source.stream:

@@ -25,6 +25,7 @@ class ResponseOptions(msgspec.Struct, frozen=True, kw_only=True):
     usage: bool = False  # in one more chunk at the end
     running_usage: bool = False  # in every chunk
     timings: bool = False
+    custom_tools: tuple[str, ...] = ()  # whose calls have a text in place of arguments
 
 
 class Rendering(Protocol):

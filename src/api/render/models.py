@@ -1,5 +1,6 @@
 """The public JSON of models, loads, downloads and processes. Only what is named here is published."""
 
+from datetime import datetime, timezone
 from typing import Any
 
 from src.protocol import DownloadProgress, LoadProgress, ModelPlan, ModelState, ProcessUse, RunnerStats
@@ -18,8 +19,8 @@ def reasons(engines: dict[str, str | None]) -> JSON:
 
 
 def model(state: ModelState) -> JSON:
-    """An entry of /v1/models: OpenAI's four fields, then ours."""
-    progress = state.progress
+    """An entry of /v1/models: OpenAI's four fields, then ours, and the context by the names that clients look for."""
+    progress, context = state.progress, state.context_length
     return {
         "id": state.name,
         "object": "model",
@@ -31,8 +32,29 @@ def model(state: ModelState) -> JSON:
         **_described(state),
         "progress": progress and {"stage": progress.stage, "bytes_read": progress.bytes_read, "bytes_total": progress.bytes_total},
         "engine": state.engine,
-        "context_length": state.context_length,
+        "context_length": context,
+        "context_window": context,
+        "max_model_len": context,
+        "max_input_tokens": _most_input(state),
     }
+
+
+def anthropic_model(state: ModelState) -> JSON:
+    """An entry of /v1/models as Anthropic has it."""
+    return {
+        "type": "model",
+        "id": state.name,
+        "display_name": state.name,
+        "created_at": datetime.fromtimestamp(state.modified, timezone.utc).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": _most_input(state),
+        "max_tokens": state.context_length,
+    }
+
+
+def _most_input(state: ModelState) -> int | None:
+    """Tokens of a prompt: the completion needs one."""
+    return None if state.context_length is None else state.context_length - 1
 
 
 def model_status(state: ModelState) -> JSON:

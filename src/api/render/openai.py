@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from src.api.render.base import DONE, Chunk, Event, ResponseOptions, data_frame, framed
+from src.api.render.custom_calls import CustomCalls
 from src.api.render.encoded import EncodedList
 from src.api.render.errors import openai_event
 from src.errors import ServiceError
-from src.protocol import Delta, Ended, Finished, Started, TokenLogprob
+from src.protocol import Delta, Ended, Finished, Started, TokenLogprob, ToolCallDelta
 
+WRITTEN = {"function": "arguments", "custom": "input"}  # what the model writes of a call, by the call's type
 REASONING = ("reasoning_content", "reasoning")  # two names that clients look for
 
 
@@ -136,11 +138,19 @@ class ChatRenderer(Renderer):
     chunk_object = "chat.completion.chunk"
     whole_object = "chat.completion"
 
+    def __init__(self, **head: Any) -> None:
+        super().__init__(**head)
+        self._custom = CustomCalls(self._wants.custom_tools)
+
+    def chunks(self, events: Iterable[Event | None]) -> Iterator[Chunk | None]:
+        return super().chunks(self._custom.events(events) if self._wants.custom_tools else events)
+
     def _nothing(self) -> Chunk:
         return {"delta": {}}
 
     def _first(self, index: int) -> Chunk:
-        return self._choice(index, {"delta": {"role": "assistant", "content": ""}})
+        """Without content: an empty one would begin a text, also where calls are all that comes."""
+        return self._choice(index, {"delta": {"role": "assistant"}})
 
     def _piece(self, delta: Delta) -> Chunk:
         fields: Chunk = {}
@@ -149,7 +159,7 @@ class ChatRenderer(Renderer):
         if delta.text:
             fields["content"] = delta.text
         if delta.tool_calls:
-            fields["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
+            fields["tool_calls"] = [_call_piece(call, self._custom.has(delta.index, call.index)) for call in delta.tool_calls]
         logprobs = {"content": [logprob_entry(entry) for entry in delta.logprobs], "refusal": None} if self._wants.logprobs else None
         return self._choice(delta.index, {"delta": fields}, logprobs)
 
@@ -167,10 +177,11 @@ class ChatRenderer(Renderer):
                 message[name] = message.get(name, "") + delta[name]
         for piece in delta.get("tool_calls", []):
             calls = message.setdefault("tool_calls", [])
+            kind = "custom" if "custom" in piece else "function"
             if "id" in piece:
-                calls.append({"id": piece["id"], "type": "function", "function": dict(piece["function"])})
+                calls.append({"id": piece["id"], "type": kind, kind: dict(piece[kind])})
             else:
-                calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
+                calls[piece["index"]][kind][WRITTEN[kind]] += piece[kind][WRITTEN[kind]]
 
     def _closed(self, whole: Chunk) -> Chunk:
         message = whole["message"]
@@ -218,10 +229,12 @@ def _one_call_each(delta: Delta) -> Iterator[Delta]:
         yield Delta(index=delta.index, tool_calls=[piece])
 
 
-def _call_piece(call: Any) -> Chunk:
+def _call_piece(call: ToolCallDelta, is_custom: bool) -> Chunk:
+    kind = "custom" if is_custom else "function"
+    written = {WRITTEN[kind]: call.arguments}
     if call.id is None:
-        return {"index": call.index, "function": {"arguments": call.arguments}}
-    return {"index": call.index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        return {"index": call.index, kind: written}
+    return {"index": call.index, "id": call.id, "type": kind, kind: {"name": call.name, **written}}
 
 
 def logprob_entry(entry: TokenLogprob) -> Chunk:

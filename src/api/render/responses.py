@@ -3,12 +3,12 @@
 Shapes: the types of the package openai (openai/types/responses).
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from src.api.render.base import Chunk, Event, ResponseOptions, framed, named_frame
+from src.api.render.custom_calls import input_of
 from src.api.render.encoded import EncodedList
 from src.api.render.openai import logprob_entry
 from src.errors import ServiceError
@@ -144,7 +144,7 @@ class ResponseRenderer:
         if item["type"] == "function_call":
             yield self._event("response.function_call_arguments.done", **place, arguments=item["arguments"])
         elif item["type"] == "custom_tool_call":
-            item["input"] = _input_of(self._arguments)
+            item["input"] = input_of(self._arguments)
             yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
             yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
         else:
@@ -190,13 +190,3 @@ class ResponseRenderer:
     def _event(self, name: str, **fields: Any) -> Chunk:
         self._sequence += 1
         return {"type": name, "sequence_number": self._sequence, **fields}
-
-
-def _input_of(arguments: str) -> str:
-    """A custom tool's text, of the JSON that the model wrote; as it stands where it was cut off."""
-    try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    text = value.get("input") if isinstance(value, dict) else None
-    return text if isinstance(text, str) else arguments

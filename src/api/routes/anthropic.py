@@ -17,7 +17,9 @@ blueprint = flask.Blueprint("messages", __name__)
 @blueprint.post("/v1/messages")
 def create() -> flask.Response:
     request = accept(MessagesRequest)
-    return reply(request.chat(gateway().settings), partial(MessageRenderer, max_tokens=request.max_tokens), "msg_")
+    settings = gateway().settings
+    most = min(request.max_tokens, settings.max_completion_tokens or request.max_tokens)
+    return reply(request.chat(settings), partial(MessageRenderer, max_tokens=most), "msg_")
 
 
 @blueprint.post("/v1/messages/count_tokens")

@@ -27,13 +27,19 @@ Step = TypeVar("Step")
 
 @blueprint.get("/v1/models")
 def list_all() -> flask.Response:
-    status = gateway().manager.status()
-    return json_response({"object": "list", "data": [public.model(model) for model in visible(status.models)]})
+    """As Anthropic has it for its clients, by their header `anthropic-version`."""
+    models = visible(gateway().manager.status().models)
+    if not _as_anthropic():
+        return _varied({"object": "list", "data": [public.model(model) for model in models]})
+    ids = [model.name for model in models]
+    ends = {"has_more": False, "first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
+    return _varied({"data": [public.anthropic_model(model) for model in models], **ends})
 
 
 @blueprint.get("/v1/models/<path:name>")
 def retrieve(name: str) -> flask.Response:
-    return json_response(_find(name))
+    found = find(name, gateway().manager.status().models)
+    return _varied(public.anthropic_model(found) if _as_anthropic() else public.model(found))
 
 
 @blueprint.get("/v1/models/<path:name>/plan")
@@ -98,6 +104,16 @@ def downloads() -> flask.Response:
     """Downloads that run, and those that ended since the server was started."""
     running = gateway().manager.downloads(gateway().deadline())
     return json_response({"object": "list", "data": [public.download(progress) for progress in running]})
+
+
+def _as_anthropic() -> bool:
+    return "anthropic-version" in flask.request.headers
+
+
+def _varied(answer: public.JSON) -> flask.Response:
+    response = json_response(answer)
+    response.vary.add("anthropic-version")
+    return response
 
 
 def _find(name: str) -> public.JSON:

@@ -18,7 +18,7 @@ from src.api.schema.embedding import EmbeddingRequest
 from src.api.schema.limits import with_settings
 from src.api.schema.models import DownloadRequest, LoadRequest, SwitchRequest, UnloadRequest
 from src.api.schema.output import Schema
-from src.api.schema.responses import ResponsesRequest
+from src.api.schema.responses import InputTokensRequest, ResponsesRequest
 from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 
 blueprint = flask.Blueprint("openapi", __name__)
@@ -27,7 +27,9 @@ REF = "#/components/schemas/{model}"
 ALWAYS = (401, 403, 500, 503)
 OF_A_BODY = (400, 408, 413, 415)
 OF_A_MODEL = (404, 422, 429, 504)  # of a request that a runner answers
+OF_A_QUERY = (400, 404, 429, 504)  # in the URL
 OF_A_KEPT_ANSWER = (400, 404, 504)
+ERRORS = {"Error": output.ERROR, "AnthropicError": output.ANTHROPIC_ERROR}
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -37,6 +39,8 @@ class Operation(NamedTuple):
     errors: tuple[int, ...] = ()  # in addition to those of every route and of every body
     streams: bool = False
     content_type: str = JSON
+    as_text: bool = False  # too
+    status: int = 200  # 204: no content
     unavailable: Schema | None = None  # the body of a 503, where it is not an error
 
 
@@ -46,6 +50,7 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/chat/completions/{name}": Operation(output.CHAT, errors=OF_A_KEPT_ANSWER, streams=True),
     "GET /v1/completions/{name}": Operation(output.COMPLETION, errors=OF_A_KEPT_ANSWER, streams=True),
     "POST /v1/responses": Operation(output.RESPONSE, (ResponsesRequest,), OF_A_MODEL, streams=True),
+    "POST /v1/responses/input_tokens": Operation(output.INPUT_TOKENS, (InputTokensRequest,), OF_A_MODEL),
     "GET /v1/responses/{id}": Operation(output.RESPONSE, errors=(404,)),
     "DELETE /v1/responses/{id}": Operation(output.DELETED, errors=(404,)),
     "POST /v1/messages": Operation(output.MESSAGE, (MessagesRequest,), OF_A_MODEL, streams=True),
@@ -55,9 +60,11 @@ OPERATIONS: dict[str, Operation] = {
     "POST /tokenize": Operation(output.TOKENIZED, (TokenizeChatRequest, TokenizeTextRequest), OF_A_MODEL),
     "POST /v1/detokenize": Operation(output.DETOKENIZED, (DetokenizeRequest,), OF_A_MODEL),
     "POST /detokenize": Operation(output.DETOKENIZED, (DetokenizeRequest,), OF_A_MODEL),
+    "GET /v1/tokenizer_info": Operation(output.TOKENIZER, errors=OF_A_QUERY),
+    "GET /tokenizer_info": Operation(output.TOKENIZER, errors=OF_A_QUERY),
     "POST /v1/chat/template": Operation(output.TEMPLATE, (ChatRequest,), OF_A_MODEL),
-    "GET /v1/models": Operation(output.MODELS),
-    "GET /v1/models/{name}": Operation(output.MODEL, errors=(404,)),
+    "GET /v1/models": Operation(output.ANY_MODELS),
+    "GET /v1/models/{name}": Operation(output.ANY_MODEL, errors=(404,)),
     "GET /v1/models/{name}/plan": Operation(output.PLAN, errors=(404,)),
     "POST /v1/models/load": Operation(output.MODEL, (LoadRequest,), (404, 504), streams=True),
     "POST /v1/models/unload": Operation(output.MODEL, (UnloadRequest,), (404, 504)),
@@ -74,6 +81,9 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/system/status": Operation(output.STATUS),
     "GET /metrics": Operation(output.TEXT, content_type="text/plain"),
     "GET /openapi.json": Operation(output.ITSELF),
+    "GET /": Operation(output.WHERE, as_text=True),
+    "GET /api/hello": Operation(output.HELLO),
+    "POST /api/event_logging/batch": Operation({}, status=204),
 }
 
 
@@ -100,13 +110,17 @@ def describe(app: flask.Flask) -> dict[str, Any]:
     for path, method, summary in sorted(_routes(app)):
         paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[f"{method} {path}"], path, summary)
     gateway: Gateway = app.extensions["gateway"]
-    components = {**with_settings(schemas["$defs"], gateway.settings), "Error": output.ERROR, "AnthropicError": output.ANTHROPIC_ERROR}
+    components = {**with_settings(schemas["$defs"], gateway.settings), **ERRORS}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM inference service", "version": "1", "description": "docs/API.md describes every field."},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "responses": {name: _why_not({"$ref": REF.format(model=name)}) for name in ERRORS}},
     }
+
+
+def _why_not(schema: Schema | None) -> dict[str, Any]:
+    return {"description": "why not", "content": {JSON: {"schema": schema}}}
 
 
 def _routes(app: flask.Flask) -> Iterator[tuple[str, str, str]]:
@@ -133,10 +147,13 @@ def _responses(operation: Operation, path: str) -> dict[str, Any]:
     content: dict[str, Any] = {operation.content_type: {"schema": operation.answer}}
     if operation.streams:
         content[EVENTS] = {"schema": output.EVENT}
-    error = REF.format(model="AnthropicError" if path.startswith("/v1/messages") else "Error")
+    if operation.as_text:
+        content["text/plain"] = {"schema": output.TEXT}
+    error = "AnthropicError" if path.startswith("/v1/messages") else "Error"
     statuses = sorted({*ALWAYS, *operation.errors, *(OF_A_BODY if operation.body else ())})
-    responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
+    done = {"description": "done", "content": content} if operation.status != 204 else {"description": "done"}
+    responses: dict[str, Any] = {str(operation.status): done}
     for status in statuses:
-        schema = operation.unavailable if status == 503 and operation.unavailable else {"$ref": error}
-        responses[str(status)] = {"description": "why not", "content": {JSON: {"schema": schema}}}
+        is_other = status == 503 and operation.unavailable
+        responses[str(status)] = _why_not(operation.unavailable) if is_other else {"$ref": f"#/components/responses/{error}"}
     return responses

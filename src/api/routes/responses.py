@@ -1,4 +1,4 @@
-"""POST /v1/responses, GET and DELETE /v1/responses/{id}: OpenAI's Responses API."""
+"""POST /v1/responses and /v1/responses/input_tokens, GET and DELETE /v1/responses/{id}: OpenAI's Responses API."""
 
 from functools import partial
 from typing import Any
@@ -8,13 +8,15 @@ import flask
 from src.api.access.scopes import owner
 from src.api.body import accept
 from src.api.gateway import gateway, json_response
+from src.api.generation.query import tokens_of
 from src.api.generation.reply import reply
 from src.api.generation.response_store import Stored, response_store
 from src.api.render.responses import ResponseRenderer
 from src.api.schema import Strict
-from src.api.schema.response_items import items_of, seen
+from src.api.schema.generation import cooled
+from src.api.schema.response_items import RESEND, Item, items_of, resolved, seen
 from src.api.schema.response_tools import called_as
-from src.api.schema.responses import ResponsesRequest
+from src.api.schema.responses import InputTokensRequest, ResponsesRequest
 from src.errors import FIELD, InvalidValue, NotFound, UnsupportedField
 
 blueprint = flask.Blueprint("responses", __name__)
@@ -24,17 +26,25 @@ blueprint = flask.Blueprint("responses", __name__)
 def create() -> flask.Response:
     request = accept(ResponsesRequest)
     store = response_store()
-    history = _history(request.previous_response_id)
+    history, items = _history(request.previous_response_id), _items(request)
     keeps = store.keeps and request.store is not False
     client, settings = owner(), gateway().settings  # taken here: a stream ends after its request's context is gone
 
     def keep(response: dict[str, Any]) -> None:
         output = items_of(response["output"], settings)
-        store.put(response["id"], client, Stored(response=response, items=[*history, *seen(request.items()), *seen(output)]))
+        store.put(response["id"], client, Stored(response=response, items=[*history, *seen(items), *seen(output)]))
 
-    chat = request.chat(settings, history)
+    chat = request.chat(settings, history, items)
     renderer = partial(ResponseRenderer, echo=_echo(request, keeps), called_as=called_as(request.tools), keep=keep if keeps else None)
     return reply(chat, renderer, "resp_")
+
+
+@blueprint.post("/v1/responses/input_tokens")
+def input_tokens() -> flask.Response:
+    """How many tokens the prompt of a response would have."""
+    request = accept(InputTokensRequest)
+    chat = request.chat(gateway().settings, _history(request.previous_response_id), _items(request))
+    return json_response({"object": "response.input_tokens", "input_tokens": len(tokens_of(chat.model, chat.prompt()).tokens)})
 
 
 @blueprint.get("/v1/responses/<id>")
@@ -59,13 +69,20 @@ def _history(previous: str | None) -> list[dict[str, Any]]:
     store = response_store()
     if not store.keeps:
         raise UnsupportedField(
-            f"{FIELD}: this server keeps no responses (RESPONSE_STORE_SIZE=0). Send the whole conversation as input.",
+            f"{FIELD}: this server keeps no responses (RESPONSE_STORE_SIZE=0). {RESEND}",
             "previous_response_id",
         )
     stored = store.get(previous, owner())
     if stored is None:
-        raise InvalidValue(f"{FIELD}: there is no response {previous[:100]!r}, or it is no longer kept.", "previous_response_id")
+        reason = f"there is no response {previous[:100]!r}, or it is no longer stored. {RESEND}"
+        raise InvalidValue(f"{FIELD}: {reason}", "previous_response_id")
     return stored.items
+
+
+def _items(request: ResponsesRequest) -> list[Item]:
+    """What is said in this request, with the items that it only refers to."""
+    store, client = response_store(), owner()
+    return resolved(request.items(), lambda id: store.item(id, client), gateway().settings)
 
 
 def _not_found(id: str) -> NotFound:
@@ -87,7 +104,7 @@ def _echo(request: ResponsesRequest, kept: bool) -> dict[str, Any]:
         "previous_response_id": request.previous_response_id,
         "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
         "store": kept,
-        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "temperature": 1.0 if request.temperature is None else cooled(request.temperature),
         "text": {"format": text.format.model_dump(by_alias=True, exclude_none=True) if text and text.format else {"type": "text"}},
         "tool_choice": choice if isinstance(choice, str) else choice.model_dump() if choice else "auto",
         "tools": [_tool(tool) for tool in request.tools or []],

@@ -1,4 +1,4 @@
-"""POST /v1/tokenize, /v1/detokenize, /v1/chat/template; the first two also where vLLM has them, with its fields and answers."""
+"""POST /v1/tokenize, /v1/detokenize, /v1/chat/template, GET /v1/tokenizer_info; those that vLLM has also where it has them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from src.api.gateway import gateway, json_response
 from src.api.generation.query import ask_once, tokens_of
 from src.api.schema.chat import ChatRequest
 from src.api.schema.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
-from src.protocol import ChatPrompt, Detokenize, Detokenized, TextPrompt, Tokenized
+from src.protocol import ChatPrompt, DescribeTokenizer, Detokenize, Detokenized, TextPrompt, Tokenized, TokenizerInfo
 
 blueprint = flask.Blueprint("tokens", __name__)
 
@@ -33,6 +33,24 @@ def detokenize() -> flask.Response:
     request = accept(DetokenizeRequest)
     detokenized: Detokenized = ask_once(request.model, Detokenize(tokens=request.tokens, key=sharer()))
     return json_response({"prompt": detokenized.text})
+
+
+@blueprint.get("/v1/tokenizer_info")
+@blueprint.get("/tokenizer_info")
+def tokenizer_info() -> flask.Response:
+    """What the tokenizer is and has, of the default model or of `?model=`."""
+    info: TokenizerInfo = ask_once(flask.request.args.get("model"), DescribeTokenizer(key=sharer()))
+    return json_response(
+        {
+            "tokenizer_class": info.kind_of,
+            "bos_token": info.bos_text or None,
+            "eos_token": info.eos_text or None,
+            "pad_token": None,
+            "chat_template": info.chat_template,
+            "vocab_size": info.vocab_size,
+            "model_max_length": info.context_length,
+        }
+    )
 
 
 @blueprint.post("/v1/chat/template")

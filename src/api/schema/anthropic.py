@@ -1,6 +1,6 @@
 """POST /v1/messages, as Anthropic's API has it: its body, and the chat that it asks for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,9 +20,9 @@ from src.api.schema.content import (
     refuse_new_media,
     texts,
 )
-from src.api.schema.conversation import Chat, Message, Part, Text, Tool
+from src.api.schema.conversation import Chat, Message, Part, Tool
 from src.api.schema.fields import INT32_MAX, ModelName, Strict, type_of
-from src.api.schema.generation import MaxTokens, StopText
+from src.api.schema.generation import MaxTokens, StopText, Temperature, cooled, too_hot
 from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.text_request import Wishes, without_nulls
 from src.api.schema.tools import Description, FunctionName, LeftOutTool, Parameters, Tools, all_tools, check_choice
@@ -73,8 +73,8 @@ class InputMessage(Strict):
 
     def _parts(self, *kinds: type[TextBlock | Medium | ThinkingBlock | ToolUseBlock]) -> tuple[Part, ...]:
         """Those of these kinds; a text or a thought that is empty is none."""
-        parts = tuple(block.part() for block in self.blocks if isinstance(block, kinds))
-        return () if len(parts) == 1 and getattr(parts[0], "text", None) == "" else parts
+        parts = (block.part() for block in self.blocks if isinstance(block, kinds))
+        return tuple(part for part in parts if getattr(part, "text", None) != "")
 
 
 class MessagesTool(Strict):
@@ -87,7 +87,7 @@ class MessagesTool(Strict):
     cache_control: Any = None
 
     def tools(self) -> Sequence[Tool]:
-        return (Tool(self.name, self.description, self.input_schema, bool(self.strict), bool(self.defer_loading)),)
+        return (Tool(self.name, self.description, self.input_schema, bool(self.strict), deferred=bool(self.defer_loading)),)
 
 
 def _tool_tag(tool: Any) -> str:
@@ -123,6 +123,9 @@ class Thinking(Strict):
     budget_tokens: int | None = None
     display: str | None = None
 
+    def without_effect(self) -> Iterable[str]:
+        return ["budget_tokens"] if self.budget_tokens is not None else []
+
 
 class OutputFormat(Strict):
     type: Literal["json_schema"]
@@ -147,6 +150,7 @@ class CountTokensRequest(Strict):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: Any = None
+    max_tokens: Any = None  # clients send it to be counted too, where it means nothing
 
     @field_validator("tool_choice")
     @classmethod
@@ -185,8 +189,7 @@ class CountTokensRequest(Strict):
 
     def _system(self) -> Iterator[Message]:
         """Without the billing block: no two sessions would share the prefix behind it."""
-        parts = tuple(part for part in texts(self.system) if not part.text.startswith(BILLING))
-        if parts not in ((Text(""),), ()):
+        if parts := tuple(part for part in texts(self.system) if part.text and not part.text.startswith(BILLING)):
             yield Message("system", parts)
 
     def _fields(self) -> dict[str, Any]:
@@ -202,13 +205,16 @@ class MessagesRequest(CountTokensRequest):
     max_tokens: MaxTokens
     stream: bool | None = None
     stop_sequences: Annotated[list[StopText], AtMost("max_stop")] | None = None
-    temperature: float | None = Field(None, ge=0, le=1)
+    temperature: Temperature | None = None  # above 1 too, as other APIs have it
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=INT32_MAX)
+    top_k: int | None = Field(None, ge=-1, le=INT32_MAX)
+
+    def without_effect(self) -> Iterable[str]:
+        return [*super().without_effect(), *too_hot(self.temperature)]
 
     def _fields(self) -> dict[str, Any]:
         wishes = Wishes(
-            sampling=without_nulls(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k),
+            sampling=without_nulls(temperature=cooled(self.temperature), top_p=self.top_p, top_k=self.top_k),
             max_tokens=self.max_tokens,
             stop=[text for text in self.stop_sequences or [] if text],
             constraint=self._constraint(),

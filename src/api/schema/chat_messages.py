@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from src.api.schema.content import ChatContent, ChatToolCall, texts
+from src.api.schema.content import AnyCall, ChatContent, ChatThought, texts
 from src.api.schema.conversation import Message, Part, Reasoning, ToolResult
 from src.api.schema.fields import Strict
 from src.api.schema.limits import AtMost
@@ -15,7 +15,7 @@ class ChatMessage(Strict):
     content: ChatContent | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: Annotated[list[ChatToolCall], AtMost("max_tool_calls")] | None = None
+    tool_calls: Annotated[list[AnyCall], AtMost("max_tool_calls")] | None = None
     reasoning_content: str | None = Field(None, validation_alias=AliasChoices("reasoning_content", "reasoning"))
 
     @model_validator(mode="after")
@@ -27,8 +27,12 @@ class ChatMessage(Strict):
     def message(self) -> Message:
         """developer is OpenAI's newer name of system."""
         parts: list[Part] = [] if self.reasoning_content is None else [Reasoning(self.reasoning_content)]
-        content = () if self.content is None else texts(self.content)
-        if self.tool_call_id is None:
+        said = self.content
+        if isinstance(said, list):
+            parts += [Reasoning(part.text) for part in said if isinstance(part, ChatThought)]
+            said = [part for part in said if not isinstance(part, ChatThought)]
+        content = () if said is None else texts(said)
+        if not self.tool_call_id:
             parts += content
         else:
             parts.append(ToolResult(self.tool_call_id, content))

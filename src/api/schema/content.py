@@ -67,7 +67,21 @@ class ChatText(Strict):
     text: Said = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
-ChatPart = Annotated[Annotated[ChatText, Tag(AS_TEXT)] | AnyMedium, _by_type(lambda kind: AS_MEDIUM if _is_medium(kind) else AS_TEXT)]
+class ChatThought(Strict):
+    """What the assistant thought, as a part of its message."""
+
+    type: Literal["thinking"]
+    thinking: Annotated[Annotated[str, AsString] | Annotated[list[ChatText], AtMost("max_content_parts"), AsList], ByShape]
+
+    @property
+    def text(self) -> str:
+        return self.thinking if isinstance(self.thinking, str) else "\n".join(part.text for part in self.thinking)
+
+
+ChatPart = Annotated[
+    Annotated[ChatText, Tag(AS_TEXT)] | Annotated[ChatThought, Tag("as thinking")] | AnyMedium,
+    _by_type(lambda kind: AS_MEDIUM if _is_medium(kind) else "as thinking" if kind == "thinking" else AS_TEXT),
+]
 ChatContent = Annotated[Annotated[str, AsString] | Annotated[list[ChatPart], AtMost("max_content_parts"), AsList], ByShape]
 
 NotEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -78,13 +92,36 @@ class CalledFunction(Strict):
     arguments: str | dict[str, Any] | None = None  # JSON
 
 
+NO_ID = "call"  # of a call that a client keeps no ID of: where there are several, the template's side tells them apart
+
+
 class ChatToolCall(Strict):
-    id: NotEmpty
-    type: Literal["function"] = "function"
+    id: str | None = None
+    type: Literal["function"] | None = None
     function: CalledFunction
 
     def part(self) -> ToolCall:
-        return ToolCall(self.id, self.function.name, arguments_of(self.function.arguments))
+        return ToolCall(self.id or NO_ID, self.function.name, arguments_of(self.function.arguments))
+
+
+class CalledCustom(Strict):
+    name: NotEmpty
+    input: Said
+
+
+class ChatCustomCall(Strict):
+    id: str | None = None
+    type: Literal["custom"]
+    custom: CalledCustom
+
+    def part(self) -> ToolCall:
+        return ToolCall(self.id or NO_ID, self.custom.name, arguments_of({"input": self.custom.input}))
+
+
+AnyCall = Annotated[
+    Annotated[ChatToolCall, Tag("as function")] | Annotated[ChatCustomCall, Tag("as custom")],
+    Discriminator(lambda call: "as custom" if type_of(call) == "custom" else "as function"),
+]
 
 
 # OpenAI's Responses
@@ -188,7 +225,7 @@ class ToolResultBlock(Strict):
         if not isinstance(self.content, list):
             return ToolResult(self.tool_use_id, texts(self.content))
         parts = [Text(_brought(part, tools)) if isinstance(part, ToolReferenceBlock) else part.part() for part in self.content]
-        return ToolResult(self.tool_use_id, tuple(parts) or (Text(""),))
+        return ToolResult(self.tool_use_id, tuple(part for part in parts if part.text) or (Text(""),))
 
 
 def _brought(reference: ToolReferenceBlock, tools: Mapping[str, Tool]) -> str:

@@ -93,6 +93,7 @@ class Tool(msgspec.Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool = False
+    custom: bool = False  # a call's arguments are one text to the client
     deferred: bool = False  # may be called, but is not in the prompt's list: a result in the conversation brings it
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,6 +136,10 @@ class Chat(TextRequest, frozen=True, kw_only=True):
             if sum(map(arguments.count, marks)) > getattr(limits, most):
                 told = f"the arguments of tool calls have too many {what}: {most.upper()} allows {getattr(limits, most)}"
                 raise InvalidValue(f"{FIELD}: {told}.", "messages")
+
+    @property
+    def custom_tools(self) -> tuple[str, ...]:
+        return tuple(tool.name for tool in self.tools if tool.custom)
 
     def prompts(self) -> list[ChatPrompt]:
         return [self.prompt()]

@@ -1,5 +1,6 @@
 """What the bodies of OpenAI's chats and completions have in common."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, field_validator
@@ -26,8 +27,19 @@ MAX_TOKENS = 2**20  # more than any context holds
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX), BeforeValidator(whole)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]  # JSON's keys are strings
 LogitBias = Annotated[dict[TokenKey, Annotated[float, Field(ge=-100, le=100)]], AtMost("max_logit_bias")]
-MaxTokens = Annotated[int, Field(ge=1, le=INT32_MAX), AtMost("max_completion_tokens")]
+MaxTokens = Annotated[int, Field(ge=1, le=INT32_MAX)]  # cut to what MAX_COMPLETION_TOKENS and the context allow
 MostTokens = Annotated[MaxTokens | None, OrNone(-1)]
+Temperature = Annotated[float, Field(ge=0)]
+HOTTEST = 2.0  # what is above is taken for this
+
+
+def cooled(temperature: float | None) -> float | None:
+    return temperature and min(temperature, HOTTEST)
+
+
+def too_hot(temperature: float | None) -> Iterable[str]:
+    """The field's name, where cooled() changes it."""
+    return ["temperature"] if cooled(temperature) != temperature else []
 
 
 class GenerationRequest(ConstraintFields):
@@ -37,7 +49,7 @@ class GenerationRequest(ConstraintFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: MostTokens = None
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: Temperature | None = None
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=INT32_MAX)
     min_p: float | None = Field(None, ge=0, le=1)
@@ -64,6 +76,9 @@ class GenerationRequest(ConstraintFields):
             raise ValueError("must be a number")
         return value
 
+    def without_effect(self) -> Iterable[str]:
+        return too_hot(self.temperature)
+
     def _fields(self, *, logprobs: int | None, max_tokens: int | None = None, echo: bool = False) -> dict[str, Any]:
         """Those of the TextRequest that it asks for. `logprobs`: how many of the likeliest tokens each has; None: none are asked for."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -88,7 +103,7 @@ class GenerationRequest(ConstraintFields):
 
     def _sampling(self, logprobs: int | None) -> dict[str, Any]:
         return without_nulls(
-            temperature=self.temperature,
+            temperature=cooled(self.temperature),
             top_p=self.top_p,
             top_k=self.top_k,
             min_p=self.min_p,

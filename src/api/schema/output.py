@@ -79,6 +79,16 @@ EMBEDDINGS = fields(
 TOKENIZED = fields(count=WHOLE, max_model_len=WHOLE, tokens=many(WHOLE), token_strs=or_null(TEXTS))
 DETOKENIZED = fields(prompt=TEXT)
 TEMPLATE = fields(prompt=TEXT, count=WHOLE, max_model_len=WHOLE, tokens=many(WHOLE))
+TOKENIZER = fields(
+    tokenizer_class=TEXT,
+    bos_token=or_null(TEXT),
+    eos_token=or_null(TEXT),
+    pad_token=or_null(TEXT),
+    chat_template=or_null(TEXT),
+    vocab_size=WHOLE,
+    model_max_length=WHOLE,
+)
+INPUT_TOKENS = fields(object=one_of("response.input_tokens"), input_tokens=WHOLE)
 COUNTED = fields(input_tokens=WHOLE)
 MODEL = fields(
     id=TEXT,
@@ -91,10 +101,17 @@ MODEL = fields(
     size_bytes=WHOLE,
     engine=or_null(TEXT),
     context_length=or_null(WHOLE),
+    context_window=or_null(WHOLE),
+    max_model_len=or_null(WHOLE),
+    max_input_tokens=or_null(WHOLE),
     capabilities=TEXTS,
     aliases=TEXTS,
 )
 MODELS = fields(object=one_of("list"), data=many(MODEL))
+ANTHROPIC_MODEL = fields(type=one_of("model"), id=TEXT, display_name=TEXT, created_at=TEXT)
+ANTHROPIC_MODELS = fields(data=many(ANTHROPIC_MODEL), has_more=YES_OR_NO, first_id=or_null(TEXT), last_id=or_null(TEXT))
+ANY_MODEL: Schema = {"anyOf": [MODEL, ANTHROPIC_MODEL]}  # by the request's headers
+ANY_MODELS: Schema = {"anyOf": [MODELS, ANTHROPIC_MODELS]}
 PLAN = fields(model=TEXT, fits=YES_OR_NO, reason=or_null(TEXT), engines={"type": "object"}, memory_bytes={"type": "object"})
 DOWNLOAD = fields(name=TEXT, repo=TEXT, source=TEXT, stage=TEXT)
 DOWNLOADS = fields(object=one_of("list"), data=many(DOWNLOAD))
@@ -106,4 +123,6 @@ LOG_LEVEL = fields(level=TEXT)
 HEALTHY = fields(status=one_of("ok"), models_ready=TEXTS)
 UNHEALTHY = fields(status=TEXT, reason=TEXT)
 STATUS = fields(uptime_seconds=NUMBER, engines={"type": "object"}, models=many({"type": "object"}), requests={"type": "object"})
+WHERE = fields(message=TEXT, openai_base_url=TEXT, anthropic_base_url=TEXT, models=TEXT, health=TEXT, routes=TEXT)
+HELLO = fields(message=TEXT)
 ITSELF = fields(openapi=TEXT, info={"type": "object"}, paths={"type": "object"})

@@ -1,18 +1,20 @@
 """Items of a Responses conversation, sent as input or kept of an earlier response, and the messages that they make."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.content import ResponseContent, Said, texts
 from src.api.schema.conversation import Message, Part, Reasoning, Text, ToolCall, ToolResult, arguments_of
-from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, type_of, unsupported
+from src.api.schema.fields import AsList, AsString, ByShape, LeftOut, Name, Strict, type_of
 from src.api.schema.limits import AtMost
 from src.api.schema.response_tools import qualified
-from src.errors import FIELD, InvalidValue, UnsupportedField
+from src.errors import FIELD, InvalidValue
 from src.settings import Limits
+
+RESEND = "Send the whole conversation as input; with store: false, clients do so by themselves."
 
 
 class ItemBase(Strict):
@@ -106,15 +108,11 @@ def _names(call: FunctionCallItem | CustomCallItem) -> dict[str, str]:
     return {"name": call.name} if call.namespace is None else {"name": call.name, "namespace": call.namespace}
 
 
-def _refuse(kind: str) -> str:
-    reason = "this server does not look items up. Send the items themselves (store: false makes the openai clients do so)"
-    raise unsupported(UnsupportedField, f"is {kind!r}, but {reason}")
-
-
 class ItemReference(Strict):
-    """It is refused by its type: without what it stands for, the conversation would be another one."""
+    """Stands for an item of a response before this one."""
 
-    type: Annotated[Literal["item_reference"], AfterValidator(_refuse)]
+    type: Literal["item_reference"]
+    id: Name
 
 
 FORMS = {
@@ -133,7 +131,7 @@ Item = Annotated[
     | Annotated[CustomCallItem, Tag("as custom_tool_call")]
     | Annotated[FunctionOutputItem, Tag("as call_output")]
     | Annotated[ReasoningItem, Tag("as reasoning")]
-    | Annotated[SkipJsonSchema[ItemReference], Tag("as item_reference")]
+    | Annotated[ItemReference, Tag("as item_reference")]
     | Annotated[SkipJsonSchema[LeftOut], Tag("as unknown")],
     Discriminator(_tag),
 ]
@@ -154,6 +152,19 @@ def items_of(stored: list[dict[str, Any]], limits: Limits) -> list[Item]:
         return _ITEMS.validate_python(stored, context=limits)
     except ValidationError:
         raise InvalidValue(f"{FIELD}: the response does not fit this server's limits.", "previous_response_id") from None
+
+
+def resolved(items: list[Item], find: Callable[[str], dict[str, Any] | None], limits: Limits) -> list[Item]:
+    """Items with those that references stand for in their places. `find`: by its id, as JSON. Raises InvalidValue."""
+    return [_found(item, place, find, limits) if isinstance(item, ItemReference) else item for place, item in enumerate(items)]
+
+
+def _found(reference: ItemReference, place: int, find: Callable[[str], dict[str, Any] | None], limits: Limits) -> Item:
+    item = find(reference.id)
+    if item is None:
+        reason = f"there is no item {reference.id[:100]!r}, or it is no longer stored. {RESEND}"
+        raise InvalidValue(f"{FIELD}: {reason}", ("input", place, "id"))
+    return items_of([item], limits)[0]
 
 
 def seen(items: Iterable[Item]) -> list[dict[str, Any]]:

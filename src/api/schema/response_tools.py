@@ -9,10 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from src.api.schema.conversation import Tool
 from src.api.schema.fields import Strict, type_of
 from src.api.schema.limits import AtMost
-from src.api.schema.tools import Description, FunctionName, LeftOutTool, Parameters, Tools
-
-_CUSTOM_PARAMETERS = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"], "additionalProperties": False}
-
+from src.api.schema.tools import CUSTOM_PARAMETERS, Description, FunctionName, LeftOutTool, Parameters, Tools
 
 CalledAs = dict[str, str]  # type, name and namespace of a call's item
 
@@ -44,7 +41,7 @@ class CustomTool(Strict):
     description: Description | None = None
 
     def tools(self) -> Sequence[Tool]:
-        return (Tool(self.name, self.description, _CUSTOM_PARAMETERS),)
+        return (Tool(self.name, self.description, CUSTOM_PARAMETERS),)
 
     def called_as(self) -> Mapping[str, CalledAs]:
         return {self.name: _called(True, name=self.name)}

@@ -5,18 +5,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.chat import Effort, TopLogprobs
 from src.api.schema.constraint import FORMAT_NAME, Schema, of_schema
 from src.api.schema.content import refuse_new_media, texts
 from src.api.schema.conversation import Chat, Message, Tool
-from src.api.schema.fields import AsObject, AsString, ModelName, Name, Strict, missing
-from src.api.schema.generation import MostTokens
+from src.api.schema.fields import AsObject, AsString, LeftOut, ModelName, Name, Strict, missing, type_of
+from src.api.schema.generation import MostTokens, Temperature, cooled, too_hot
 from src.api.schema.limits import DEFAULTS, AtMost, limits_of
 from src.api.schema.response_items import Input, Item, MessageItem, items_of, messages_of, role_and_content
 from src.api.schema.response_tools import ResponsesTools
 from src.api.schema.text_request import Wishes, without_nulls
+from src.api.schema.tool_choice import as_mode
 from src.api.schema.tools import FunctionName, all_tools, check_choice
 from src.errors import EACH, FIELD, FieldPath, UnsupportedField
 from src.protocol import Constraint
@@ -36,14 +38,20 @@ NOT_WITH_THIS_VALUE = "is not supported with this value. Leave it out"
 
 
 class NamedTool(Strict):
-    type: Literal["function"]
+    type: Literal["function", "custom"]
     name: FunctionName
+
+
+AllowedTool = Annotated[
+    Annotated[NamedTool, AsObject] | Annotated[SkipJsonSchema[LeftOut], Tag("as left out")],
+    Discriminator(lambda tool: "as object" if type_of(tool) in (None, "function", "custom") else "as left out"),
+]
 
 
 class AllowedTools(Strict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], AtMost("max_tools")]
+    tools: Annotated[list[AllowedTool], AtMost("max_tools")]
 
 
 def _choice_tag(choice: Any) -> str:
@@ -57,6 +65,7 @@ ToolChoice = Annotated[
     | Annotated[NamedTool, AsObject]
     | Annotated[AllowedTools, Tag("as allowed tools")],
     Discriminator(_choice_tag),
+    BeforeValidator(as_mode),
 ]
 
 
@@ -111,7 +120,7 @@ class ResponsesRequest(Strict):
     stream_options: ResponsesStreamOptions | None = None
     max_output_tokens: MostTokens = None
     max_tool_calls: int | None = Field(None, ge=1)  # of tools that a server has itself
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: Temperature | None = None
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: TopLogprobs | None = None
     tools: ResponsesTools | None = None
@@ -149,14 +158,15 @@ class ResponsesRequest(Strict):
         return choice
 
     def without_effect(self) -> Iterable[str]:
-        return ["truncation"] if self.truncation == "auto" else []
+        return [*(["truncation"] if self.truncation == "auto" else []), *too_hot(self.temperature)]
 
     def items(self) -> list[Item]:
-        return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input or []
 
-    def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = ()) -> Chat:
-        """`history`: items of the responses before this one, as JSON. Raises InvalidValue: see Chat.checked()."""
-        items = [*items_of(list(history), limits), *self.items()]
+    def chat(self, limits: Limits = DEFAULTS, history: Iterable[dict[str, Any]] = (), items: Iterable[Item] | None = None) -> Chat:
+        """`history`: items of the responses before this one, as JSON. `items`: its own, with what references stand for. Raises
+        InvalidValue: see Chat.checked()."""
+        items = [*items_of(list(history), limits), *(self.items() if items is None else items)]
         return Chat(
             model=self.model,
             stream=bool(self.stream),
@@ -189,7 +199,7 @@ class ResponsesRequest(Strict):
         wants_logprobs = bool(self.top_logprobs) or LOGPROBS in (self.include or [])
         logprobs = self.top_logprobs or 0 if wants_logprobs else None
         return Wishes(
-            sampling=without_nulls(temperature=self.temperature, top_p=self.top_p, logprobs=logprobs),
+            sampling=without_nulls(temperature=cooled(self.temperature), top_p=self.top_p, logprobs=logprobs),
             max_tokens=self.max_output_tokens,
             constraint=self._constraint(),
         )
@@ -201,6 +211,16 @@ class ResponsesRequest(Strict):
         return of_schema(format.schema_ if format.type == "json_schema" else None, "response_format")
 
 
+class InputTokensRequest(ResponsesRequest):
+    """What shapes the prompt; the rest has no effect."""
+
+    input: Input | None = None  # type: ignore[assignment] # there may be a response before it
+    personality: str | None = None
+
+    def without_effect(self) -> Iterable[str]:
+        return [*super().without_effect(), *(["personality"] if self.personality else [])]
+
+
 def _allowed(tools: list[Tool], choice: AllowedTools) -> list[Tool]:
-    names = {tool.name for tool in choice.tools}
+    names = {tool.name for tool in choice.tools if isinstance(tool, NamedTool)}
     return [tool for tool in tools if tool.name in names]

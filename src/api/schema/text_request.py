@@ -45,6 +45,11 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
         """How many it has: so many choices for each prompt."""
         return self.wishes.n
 
+    @property
+    def custom_tools(self) -> tuple[str, ...]:
+        """Names of the tools whose calls have a text in place of arguments."""
+        return ()
+
     def generate(self, defaults: Mapping[str, float] = NO_DEFAULTS) -> Generate:
         """`defaults`: the model's, for sampling parameters that the request leaves out. Without a seed each call draws one."""
         wishes = self.wishes

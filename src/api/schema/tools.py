@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import AfterValidator, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, Discriminator, StringConstraints, Tag, ValidationInfo
+from pydantic.json_schema import SkipJsonSchema
 
 from src.api.schema.conversation import Tool
-from src.api.schema.fields import LeftOut, Strict
+from src.api.schema.fields import LeftOut, Strict, type_of
 from src.api.schema.limits import AtMost, limits_of
 from src.api.schema.nesting import has_more_values, is_deeper
 
@@ -22,11 +23,15 @@ def _check_parameters(parameters: dict[str, Any], info: ValidationInfo) -> dict[
         raise ValueError(f"is nested too deeply: MAX_GRAMMAR_DEPTH allows {limits.max_grammar_depth} levels")
     if many or len(json.dumps(parameters, ensure_ascii=False).encode(errors="replace")) > limits.max_grammar_bytes:
         raise ValueError(f"is too large: MAX_GRAMMAR_BYTES allows {limits.max_grammar_bytes} bytes")
-    if parameters.get("type") not in (None, "object"):
+    kind = parameters.get("type")
+    if isinstance(kind, list) and "object" in kind:
+        return {**parameters, "type": "object"}  # arguments are never null
+    if kind not in (None, "object"):
         raise ValueError('must have the type "object"')
     return parameters
 
 
+CUSTOM_PARAMETERS = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"], "additionalProperties": False}
 Parameters = Annotated[dict[str, Any], AfterValidator(_check_parameters)]
 
 
@@ -90,10 +95,33 @@ class ChatTool(Strict):
         return (Tool(function.name, function.description, function.parameters, bool(function.strict)),)
 
 
+class CustomDefinition(Strict):
+    name: FunctionName
+    description: Description | None = None
+
+
+class ChatCustomTool(Strict):
+    """Takes text in place of JSON. What its `format` asks of the text is not enforced."""
+
+    type: Literal["custom"]
+    custom: CustomDefinition
+
+    def tools(self) -> Sequence[Tool]:
+        return (Tool(self.custom.name, self.custom.description, CUSTOM_PARAMETERS, custom=True),)
+
+
+def _tag(tool: Any) -> str:
+    kind = type_of(tool)
+    return "as function" if kind is None else f"as {kind}" if kind in ("function", "custom") else "as left out"
+
+
+AnyChatTool = Annotated[
+    Annotated[ChatTool, Tag("as function")]
+    | Annotated[ChatCustomTool, Tag("as custom")]
+    | Annotated[SkipJsonSchema[LeftOutTool], Tag("as left out")],
+    Discriminator(_tag),
+]
+
+
 class ChosenFunction(Strict):
     name: FunctionName
-
-
-class NamedChoice(Strict):
-    type: Literal["function"] = "function"
-    function: ChosenFunction

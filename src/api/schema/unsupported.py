@@ -23,7 +23,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "prediction": (None,),
     "web_search_options": (None,),
     "reasoning_effort": (None,),
-    "verbosity": (None,),
     "suffix": (None, ""),
     "bad_words": (None, []),
     "guided_whitespace_pattern": (None,),

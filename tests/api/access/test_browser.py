@@ -7,6 +7,7 @@ import flask
 import httpx
 import pytest
 
+from src import host_names
 from src.api.access import browser
 from src.errors import HostNotAllowed
 from tests.support.in_process import InProcess
@@ -14,6 +15,7 @@ from tests.support.in_process import InProcess
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 APP = "https://app.example.org"
 PATH = "/v1/chat/completions"
+OWN = socket.gethostname().removesuffix(".local")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,11 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
         "evil.host.docker.internal",
         "other.internal",
         "printer.local",
+        f"{OWN}.evil.local",
+        f"x{OWN}.local",
+        "gateway.containers.internal",
+        "10.0.0.1:evil",
+        "127.0.0.1:evil",
         "10.0.0.1.evil.com",
         "0x7f.1",
         "1.2.3",
@@ -88,12 +95,24 @@ def test_names_of_this_machine_are_this_servers(closed, host):
     [
         *("0.0.0.0", "0.0.0.0:8001", "10.0.0.1", "192.168.1.5:8001", "8.8.8.8", "[fd00::1]:8001", "[::]"),
         *("localhost.", "localhost.:8001", "app.localhost", "a.b.localhost:8001", "127.0.0.1."),
-        *("host.docker.internal", "HOST.docker.internal:8001", "host.docker.internal.", "host.containers.internal"),
-        *(socket.gethostname(), f"{socket.gethostname().upper()}:8001"),
+        *(
+            "gateway.docker.internal",
+            "host.docker.internal",
+            "HOST.docker.internal:8001",
+            "host.docker.internal.",
+            "host.containers.internal",
+        ),
+        *(OWN, f"{OWN.upper()}:8001", f"{OWN}.local", f"{OWN}.local:8001", f"{OWN}.local."),
     ],
 )
 def test_names_that_nobody_can_make_lead_here_are_this_servers(closed, host):
     assert ask(closed, Host=host).status_code == 200
+
+
+@pytest.mark.parametrize(("own", "is_own"), [("mac.local", True), ("MAC", True), ("mac.local.", True), ("other.local", False)])
+def test_a_machines_name_is_its_own_with_local_and_without(monkeypatch, own, is_own):
+    monkeypatch.setattr(socket, "gethostname", lambda: own)
+    assert [host_names.is_nobodys(name) for name in ("mac", "mac.local")] == [is_own] * 2
 
 
 def test_such_a_name_opens_nothing_to_a_page_of_another_origin(closed):

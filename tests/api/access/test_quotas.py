@@ -100,7 +100,7 @@ def test_so_many_of_a_key_run_at_a_time_and_a_client_that_leaves_makes_room(serv
         assert "may have 1 sequences running" in refused.json()["error"]["message"]
         assert chat(server, secrets[1]).status_code == 200
     wait_until(lambda: chat(server, secrets[0]).status_code == 200, 10, "a place")
-    for wrong, status in (({}, 400), ({**HELLO, "temperature": 9}, 400), ({**HELLO, "model": "none"}, 404)):
+    for wrong, status in (({}, 400), ({**HELLO, "temperature": -9}, 400), ({**HELLO, "model": "none"}, 404)):
         assert [chat(server, secrets[0], wrong).status_code for _ in range(2)] == [status] * 2, "a refusal holds no place"
 
 

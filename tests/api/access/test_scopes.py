@@ -15,7 +15,8 @@ from tests.support.raw_http import ask, parsed
 from tests.support.server import Server, wait_until
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-OPEN = {("GET", "/health"), ("HEAD", "/health"), ("OPTIONS", "/health")}
+OPEN = {(method, path) for path in ("/health", "/", "/api/hello") for method in ("GET", "HEAD", "OPTIONS")}
+OPEN |= {(method, "/api/event_logging/batch") for method in ("POST", "OPTIONS")}
 CANARY = "sk-canary-93f1"
 
 
@@ -71,13 +72,25 @@ def routes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("key", [None, "wrong"])
-def test_every_route_with_every_method_needs_a_key_but_for_health(server, key):
+def test_every_route_with_every_method_needs_a_key_but_for_those_that_tell_nothing(server, key):
     answered = {(method, path) for method, path in routes() if call(server, method, path, key).status_code != 401}
     assert answered == OPEN
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models/", "//v1/models", "/v1%2fmodels", "/V1/models", "/v1/models/../models", "/nowhere", "/", "/health/", "/healthz"]
+    "path",
+    [
+        "/v1/models/",
+        "//v1/models",
+        "/v1%2fmodels",
+        "/V1/models",
+        "/v1/models/../models",
+        "/nowhere",
+        "/api",
+        "/api/",
+        "/health/",
+        "/healthz",
+    ],
 )
 def test_no_spelling_of_an_address_leads_around_the_key(served, path):
     answer = ask(served.port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())

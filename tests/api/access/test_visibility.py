@@ -146,3 +146,22 @@ def test_others_are_not_found_and_only_visible_models_are_named(manager, name, a
     said = resolve(manager, name, among)
     which = "The request names no model." if name is None else f"The model '{name}' does not exist."
     assert said == f"{which} Models here: {visible}."
+
+
+@pytest.mark.parametrize(
+    ("name", "among", "model"),
+    [
+        ("none", (), "two"),
+        ("none", ("two", "one"), "two"),
+        ("one", ("two",), "two"),  # as if it were not there
+        ("one", (), "one"),
+        ("deux", (), "two"),
+    ],
+)
+def test_a_setting_lets_the_default_model_answer_for_names_that_are_not_there(tmp_path, name, among, model):
+    put(tmp_path, "one.gguf", "two.gguf")
+    (tmp_path / "models.toml").write_text('[two]\naliases = ["deux"]\n')
+    settings = Settings(models_dir=str(tmp_path), default_model="two", load_on_demand=False, unknown_models_use_default=True)
+    manager = Manager(settings, tmp_path)
+    assert resolve(manager, name, among) == f"The model {model!r}{NOT_LOADED}"
+    assert resolve(manager, name, ("one",) if model == "two" else ("two",)) != f"The model {model!r}{NOT_LOADED}"

@@ -23,7 +23,7 @@ PROMPT, HELLO, ASKED = {"prompt": "x"}, {"messages": [USER]}, {"input": "x"}
 ANTHROPIC = {"messages": [USER], "max_tokens": 1}
 BANANA = {"type": "object", "properties": {"a": {"type": "banana"}}}  # a schema that no answer can be held to
 OF_GENERATION: dict[str, tuple[Any, ...]] = {
-    "temperature": (-0.1, 2.1, "1", True, [], {}, -1e-320),
+    "temperature": (-0.1, "1", True, [], {}, -1e-320),
     "top_p": (-0.1, 1.1, "1", False, []),
     "min_p": (-0.1, 1.1, "0", True),
     "presence_penalty": (-2.1, 2.1, "0", False),
@@ -109,17 +109,18 @@ RESPONSE = [
     *(invalid(RESPONSES, {"input": value}, "input") for value in (5, None, {})),
     invalid(RESPONSES, {"input": [{"role": "king", "content": "x"}]}, "input[0].role"),
     missing(RESPONSES, {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
-    unsupported(RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
+    invalid(RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id", told="store: false"),
+    missing(RESPONSES, {"input": [{"type": "item_reference"}]}, "input[0].id"),
     invalid(RESPONSES, {"input": [{"type": "computer_call"}]}, "input"),  # which is left out
     invalid(RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "unsupported_content"),
     *(invalid(RESPONSES, {**ASKED, "max_output_tokens": value}, "max_output_tokens") for value in (0, -2, "5", 2**31)),
     invalid(RESPONSES, {**ASKED, "top_logprobs": 21}, "top_logprobs"),
-    invalid(RESPONSES, {**ASKED, "temperature": 3}, "temperature"),
+    invalid(RESPONSES, {**ASKED, "temperature": -3}, "temperature"),
     invalid(RESPONSES, {**ASKED, "metadata": {"a": 1}}, "metadata.a"),
     invalid(RESPONSES, {**ASKED, "metadata": {"a" * 1_000_000: 1}}, "metadata"),
     invalid(RESPONSES, {**ASKED, "truncation": "some"}, "truncation"),
     unsupported(RESPONSES, {**ASKED, "background": True}, "background"),
-    unsupported(RESPONSES, {**ASKED, "previous_response_id": "resp_1"}, "previous_response_id"),
+    invalid(RESPONSES, {**ASKED, "previous_response_id": "resp_1"}, "previous_response_id", told="store: false"),
     invalid(RESPONSES, {**ASKED, "tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
     invalid(RESPONSES, {**ASKED, "tools": [{"type": "function", "name": "f g"}]}, "tools[0].name"),
     invalid(
@@ -144,7 +145,7 @@ OF_ANTHROPIC = [
     anthropic({**ANTHROPIC, "messages": []}, "messages"),
     anthropic({**ANTHROPIC, "messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     anthropic({**ANTHROPIC, "messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0]"),
-    anthropic({**ANTHROPIC, "temperature": 1.5}, "temperature"),
+    anthropic({**ANTHROPIC, "temperature": -1}, "temperature"),
     anthropic({**ANTHROPIC, "stop_sequences": ["x"] * 17}, "stop_sequences"),
     anthropic({**ANTHROPIC, "system": 5}, "system"),
     anthropic({**ANTHROPIC, "tools": [{"name": "f", "strict": True, "input_schema": BANANA}]}, "tools[0].input_schema: "),

@@ -60,7 +60,7 @@ ROUTES = [
             b"x" * 3000,
         )
     ),
-    *(get(path) for path in ("/", "/v1", "/v1/", "/v2/models", "/v1//models", "//v1/models", "/V1/models", "/v1/models/", "/favicon.ico")),
+    *(get(path) for path in ("/v1", "/v1/", "/v2/models", "/v1//models", "//v1/models", "/V1/models", "/v1/models/", "/favicon.ico")),
     *(
         get(path)
         for path in (

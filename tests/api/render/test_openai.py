@@ -46,7 +46,7 @@ def text_choice(text: str, finish_reason: str | None = None) -> dict:
 
 
 CHAT_CHOICES = [
-    chat_choice({"role": "assistant", "content": ""}),
+    chat_choice({"role": "assistant"}),
     chat_choice({"content": "Hel"}),
     chat_choice({"content": "lo"}),
     chat_choice({}, "length"),
@@ -330,7 +330,7 @@ def test_a_chunk_has_one_piece_of_a_call_at_most():
     events = [STARTED, Delta(text="So:", tool_calls=calls, tokens=[1]), Ended(reason="tool_calls"), FINISHED]
     deltas = [chunk["choices"][0]["delta"] for chunk in of.chunks(events) if chunk["choices"]]
     assert [len(delta.get("tool_calls", [])) for delta in deltas] == [0, 1, 1, 1, 0]
-    assert [delta.get("content") for delta in deltas] == ["", "So:", None, None, None]
+    assert [delta.get("content") for delta in deltas] == [None, "So:", None, None, None]
 
 
 @RENDERERS

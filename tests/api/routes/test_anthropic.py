@@ -105,7 +105,7 @@ def test_tokens_are_counted(http):
         ({"messages": None}, "messages is required"),
         ({"max_tokens": None}, "max_tokens is required"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
-        ({"temperature": 1.5}, "temperature must be at most 1."),
+        ({"temperature": -1}, "temperature must be at least 0."),
         ({"messages": []}, "messages must not be empty"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role must be 'user', 'assistant' or 'system'."),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0] is of type 'image'"),
@@ -128,7 +128,6 @@ def test_tokens_are_counted(http):
         ({"messages": [{"role": "assistant", "content": ""}]}, "messages: the answer can only continue a last message from"),
         # Errors of the runner, which knows the fields of a chat completion.
         ({"output_config": {"format": {"type": "json_schema", "schema": BANANA}}}, "output_config.format: "),
-        ({"output_config": {"effort": "low"}}, "so output_config.effort has no meaning for it"),
         ({"messages": [{"role": "user", "content": "x" * 300}]}, "prompt is too long: 307 tokens > 255 maximum"),
     ],
 )
@@ -297,3 +296,10 @@ def test_silence_is_a_ping_and_a_failure_an_error_event():
     assert frames.count(b'event: ping\ndata: {"type":"ping"}\n\n') == 2
     failed = renderer().failed(InternalError("x"))
     assert failed == b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"x"}}\n\n'
+
+
+def test_anthropics_client_reads_the_models(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.display_name, model.type) == ("echo", "echo", "model")
+    assert model.max_input_tokens == model.max_tokens - 1
+    assert client.models.retrieve("echo") == model

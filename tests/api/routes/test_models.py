@@ -25,7 +25,8 @@ def folder(tmp_path_factory, model_path):
     (folder / "half.gguf.incomplete").write_bytes(gguf_bytes())
     (folder / "terse.jinja").write_text("{{ messages[-1].content }}")
     (folder / "models.toml").write_text(
-        '[a]\naliases = ["gpt-4o-mini", "org/alias"]\n[b]\ntemperature = 0\nchat_template = "terse.jinja"\ncontext_length = 300\n'
+        '[a]\naliases = ["gpt-4o-mini", "org/alias"]\n'
+        '[b]\naliases = ["org/*"]\ntemperature = 0\nchat_template = "terse.jinja"\ncontext_length = 300\n'
     )
     return folder
 
@@ -189,3 +190,20 @@ def test_a_name_is_looked_up_and_never_a_path(http, name):
             response = http.get(f"/v1/models/{path}{suffix}")
             assert response.status_code == 404, (path, response.text)
             assert "root:" not in response.text
+
+
+def test_the_answer_names_the_model_that_answered_for_another_name():
+    with InProcess(UNKNOWN_MODELS_USE_DEFAULT="true") as server, server.http() as http:
+        for path, body in (
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+            ("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}),
+            ("/v1/responses", {"input": "x"}),
+        ):
+            response = http.post(path, json={"model": "claude-haiku-4-5", **body})
+            assert (response.status_code, response.json()["model"]) == (200, "echo")
+        assert http.get("/v1/models/claude-haiku-4-5").status_code == 404
+
+
+def test_an_alias_with_a_wildcard_is_found_by_any_name_that_it_stands_for(http):
+    assert http.get("/v1/models/org/any").json()["id"] == "b"
+    assert http.get("/v1/models/org/alias").json()["id"] == "a"

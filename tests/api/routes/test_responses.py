@@ -1,6 +1,8 @@
 """OpenAI's Responses API over HTTP, by the echo engine and by OpenAI's own client; what is kept, and for how long."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from tests.support.in_process import InProcess
 from tests.support.named_events import SAID, TOLD, events, replaying
 from tests.support.openai_api import check_error
 
-PATH = "/v1/responses"
+PATH, DAY = "/v1/responses", 86_400
 HELLO = {"model": "echo", "input": "hello"}
 FUNCTION = [{"type": "function", "name": "f"}]
 BANANA = {"type": "object", "properties": {"a": {"type": "banana"}}}
@@ -53,7 +55,7 @@ def test_a_text_is_answered(http):
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 25,
     }
-    assert (answer["metadata"], answer["store"], answer["tool_choice"], answer["tools"]) == ({"a": "b"}, False, "auto", [])
+    assert (answer["metadata"], answer["store"], answer["tool_choice"], answer["tools"]) == ({"a": "b"}, True, "auto", [])
 
 
 def test_a_stream_is_openais_events_in_their_order(http):
@@ -120,27 +122,25 @@ def test_logprobs_come_where_they_are_asked_for(http):
         ({"input": 5}, "invalid_value", "input"),
         ({"input": []}, "invalid_value", "input"),
         ({"input": [{"role": "tool", "content": "x"}]}, "invalid_value", "input[0].role"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "unsupported_parameter", "input[0].type"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "invalid_value", "input[0].id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "unsupported_content", "input[0].content[0]"),
         ({"input": "x", "tools": FUNCTION, "tool_choice": {"type": "web_search"}}, "invalid_value", "tool_choice.type"),
         ({"input": "x", "tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].name"),
         ({"input": "x", "background": True}, "unsupported_parameter", "background"),
         ({"input": "x", "conversation": "c"}, "unsupported_parameter", "conversation"),
-        ({"input": "x", "previous_response_id": "resp_" + "0" * 32}, "unsupported_parameter", "previous_response_id"),
-        ({"input": "x", "temperature": 3}, "invalid_value", "temperature"),
+        ({"input": "x", "previous_response_id": "resp_" + "0" * 32}, "invalid_value", "previous_response_id"),
+        ({"input": "x", "temperature": -3}, "invalid_value", "temperature"),
         ({"input": "x", "max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
         ({"input": "x", "text": {"verbosity": "lower"}}, "invalid_value", "text.verbosity"),
         ({"input": "x", "text": {"format": {"type": "json_schema", "schema": {}}}}, "missing_required_parameter", "text.format.name"),
         ({"input": "x", "text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "invalid_value", "text.format.name"),
         ({"input": "x", "tool_choice": {"type": "function", "name": ""}}, "invalid_value", "tool_choice.name"),
         ({"input": "x", "tool_choice": {"type": "allowed_tools"}}, "missing_required_parameter", "tool_choice.mode"),
-        ({"input": "x", "reasoning": {"effort": "extreme"}}, "invalid_value", "reasoning.effort"),
         ({"input": [{"role": "user", "content": [{"type": "x"}]}]}, "invalid_value", "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": [{}]}]}, "missing_required_parameter", "input[0].content[0].type"),
         ({"input": "x", "tools": FUNCTION, "tool_choice": {"type": "function", "name": "g"}}, "invalid_value", "tool_choice"),
         # Errors of the runner, which knows the fields of a chat completion.
         ({"input": "x", "text": {"format": {"type": "json_schema", "name": "n", "schema": BANANA}}}, "invalid_schema", "text.format"),
-        ({"input": "x", "reasoning": {"effort": "low"}}, "unsupported_parameter", "reasoning.effort"),
         ({"input": "x" * 300}, "context_length_exceeded", "input"),
     ],
 )
@@ -177,10 +177,45 @@ def test_openais_client_reads_a_stream(server):
 # What is kept
 
 
-def test_nothing_is_kept_by_default(http):
-    answer = http.post(PATH, json={**HELLO, "store": True}).json()
-    assert answer["store"] is False
-    check_error(http.get(f"{PATH}/{answer['id']}"), 404, "not_found", "id", told="RESPONSE_STORE_SIZE=0")
+def test_a_response_is_stored_by_default(http):
+    answer = http.post(PATH, json=HELLO).json()
+    assert answer["store"] is True
+    assert http.get(f"{PATH}/{answer['id']}").json() == answer
+
+
+def test_a_setting_lets_nothing_be_stored():
+    with InProcess(RESPONSE_STORE_SIZE=0) as server, server.http() as http:
+        answer = http.post(PATH, json={**HELLO, "store": True}).json()
+        assert answer["store"] is False
+        check_error(http.get(f"{PATH}/{answer['id']}"), 404, "not_found", "id", told="RESPONSE_STORE_SIZE=0")
+        on = http.post(PATH, json={**HELLO, "previous_response_id": answer["id"]})
+        check_error(on, 400, "unsupported_parameter", "previous_response_id", told="store: false")
+        reference = http.post(PATH, json={"input": [{"type": "item_reference", "id": answer["output"][0]["id"]}]})
+        check_error(reference, 400, "invalid_value", "input[0].id", told="store: false")
+
+
+def test_a_reference_stands_for_its_item_also_in_what_is_stored(keeping):
+    first = keeping.post(PATH, json={"input": "a"}).json()
+    said = {"type": "item_reference", "id": first["output"][0]["id"]}
+    second = keeping.post(PATH, json={"input": [{"role": "user", "content": "a"}, said, {"role": "user", "content": "b"}]}).json()
+    assert second["output"][0]["content"][0]["text"] == "user: a\nassistant: user: a\n\nuser: b\n"
+    third = keeping.post(PATH, json={"input": "c", "previous_response_id": second["id"]}).json()
+    assert third["output"][0]["content"][0]["text"].startswith("user: a\nassistant: user: a\n\nuser: b\nassistant: user: a")
+    for id in (said["id"] + "0", said["id"].replace("msg", "rs"), "msg_1", "msg_" + "0" * 33):
+        wrong = keeping.post(PATH, json={"input": [{"role": "user", "content": "a"}, {"type": "item_reference", "id": id}]})
+        check_error(wrong, 400, "invalid_value", "input[1].id", told="Send the whole conversation as input; with store: false")
+
+
+def test_what_is_older_than_the_setting_allows_is_not_there_and_goes(tmp_path):
+    store = ResponseStore(tmp_path / "r", 10, 10_000, DAY)
+    store.put(numbered(1), "", Stored(response={}, items=[]))
+    [path] = (tmp_path / "r").glob("*/*")
+    os.utime(path, (time.time() - DAY / 2,) * 2)
+    assert store.get(numbered(1), "")
+    os.utime(path, (time.time() - DAY - 1,) * 2)
+    assert store.get(numbered(1), "") is None
+    store.put(numbered(2), "", Stored(response={}, items=[]))
+    assert [kept.name for kept in (tmp_path / "r").glob("*/*")] == [numbered(2)]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -227,7 +262,7 @@ def test_an_id_is_never_a_path(keeping, id):
 
 
 def test_a_response_is_its_owners_alone(tmp_path):
-    store, id = ResponseStore(tmp_path / "r", 3, 1000), "resp_" + "0" * 32
+    store, id = ResponseStore(tmp_path / "r", 3, 1000, DAY), "resp_" + "0" * 32
     store.put(id, "alice", Stored(response={"id": id}, items=[]))
     assert store.get(id, "bob") is None
     assert not store.remove(id, "bob")
@@ -241,7 +276,7 @@ def numbered(number: int) -> str:
 
 @pytest.mark.parametrize(("most", "size"), [(4, 10**6), (1000, 4500)], ids=["number", "bytes"])
 def test_who_keeps_most_loses_the_oldest_of_its_own(tmp_path, most, size):
-    store = ResponseStore(tmp_path / "r", most, size)
+    store = ResponseStore(tmp_path / "r", most, size, DAY)
     kept = Stored(response={"text": "x" * 950}, items=[])
     for number, owner in enumerate(["alice", *["hog"] * 20, "alice"]):
         store.put(numbered(number), owner, kept)
@@ -250,7 +285,7 @@ def test_who_keeps_most_loses_the_oldest_of_its_own(tmp_path, most, size):
 
 
 def test_one_that_is_larger_than_all_may_be_is_not_kept(tmp_path):
-    store = ResponseStore(tmp_path / "r", 10, 1000)
+    store = ResponseStore(tmp_path / "r", 10, 1000, DAY)
     store.put(numbered(1), "", Stored(response={}, items=[]))
     store.put(numbered(2), "", Stored(response={"text": "x" * 1000}, items=[]))
     assert store.get(numbered(1), "")
@@ -397,3 +432,15 @@ def test_a_failure_is_the_last_event():
     assert name == "event: response.failed"
     assert event["sequence_number"] > 1
     assert (event["response"]["status"], event["response"]["error"]) == ("failed", {"code": "server_error", "message": "x"})
+
+
+def test_the_tokens_of_a_prompt_are_counted_without_an_answer(http, keeping):
+    body = {"input": "abc", "instructions": "Be kind.", "personality": "friendly"}
+    counted = http.post(f"{PATH}/input_tokens", json=body)
+    used = http.post(PATH, json={**body, "max_output_tokens": 1}).json()["usage"]["input_tokens"]
+    assert counted.json() == {"object": "response.input_tokens", "input_tokens": used}
+    assert counted.headers["x-ignored-fields"] == "personality"
+    check_error(http.post(f"{PATH}/input_tokens", json={}), 400, "invalid_value", "input")
+    first = keeping.post(PATH, json={"input": "abc", "max_output_tokens": 2}).json()
+    on = keeping.post(f"{PATH}/input_tokens", json={"previous_response_id": first["id"]}).json()
+    assert on["input_tokens"] > first["usage"]["input_tokens"]

@@ -104,7 +104,8 @@ def test_a_model_has_openais_fields_and_ours(http):
         "engine": "echo",
         "format": "echo",
         "size_bytes": 0,
-        "context_length": 256,
+        **dict.fromkeys(("context_length", "context_window", "max_model_len"), 256),
+        "max_input_tokens": 255,
         "note": None,
         "places": [],
         "aliases": [],
@@ -174,7 +175,7 @@ def test_a_body_that_is_no_json_object_is_refused(http, path, body):
     ("path", "body", "code", "param"),
     [
         (CHAT, {}, "missing_required_parameter", "messages"),
-        (CHAT, {**HELLO, "temperature": 3}, "invalid_value", "temperature"),
+        (CHAT, {**HELLO, "temperature": -3}, "invalid_value", "temperature"),
         (CHAT, {**HELLO, "stream": True, "max_tokens": 0}, "invalid_value", "max_tokens"),
         (CHAT, {**HELLO, "n": 0}, "invalid_value", "n"),
         (CHAT, {**HELLO, "n": True}, "invalid_value", "n"),
@@ -229,7 +230,7 @@ def test_an_unknown_model_is_refused_with_the_names_of_those_there_are(http, pat
     assert len(error["message"]) < 1000
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/x", "/.env", "/%00"])
+@pytest.mark.parametrize("path", ["/v1", "/v2/models", "/v1/models/", "/v1//models", "/health/", "/v1/chat/x", "/.env", "/%00"])
 def test_an_unknown_route_is_told_as_such(http, path):
     check_error(http.get(path), 404, "not_found", told="GET /")
     check_error(http.post(path, json={}), 404, "not_found", told="POST /")

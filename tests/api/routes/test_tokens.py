@@ -68,3 +68,14 @@ def test_what_is_wrong_is_refused_by_name(http):
     check_error(http.post("/detokenize", json={"tokens": [-1]}), 400, "invalid_value", "tokens[0]")
     check_error(http.post("/v1/chat/template", json={"messages": "x"}), 400, "invalid_value", "messages")
     check_error(http.post("/v1/tokenize", json={"model": "gpt-4", "prompt": "x"}), 404, "model_not_found", "model")
+
+
+@BOTH
+def test_the_tokenizer_is_described_as_vllm_does(http, prefix):
+    answer = http.get(f"{prefix}/tokenizer_info").json()
+    assert answer["eos_token"] == "<|end|>"
+    assert (answer["bos_token"], answer["pad_token"]) == (None, None)
+    assert "{{" in answer["chat_template"]
+    assert (answer["vocab_size"], answer["model_max_length"]) == (257, 256)
+    assert http.get(f"{prefix}/tokenizer_info", params={"model": "echo"}).json() == answer
+    check_error(http.get(f"{prefix}/tokenizer_info", params={"model": "none"}), 404, "model_not_found", "model")

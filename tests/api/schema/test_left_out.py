@@ -9,8 +9,10 @@ from src.api.schema.anthropic import MessagesRequest
 from src.api.schema.chat import ChatRequest
 from src.api.schema.response_tools import called_as
 from src.api.schema.responses import ResponsesRequest
-from src.errors import InvalidValue, UnsupportedContent, UnsupportedField
+from src.api.schema.tool_choice import MODES
+from src.errors import InvalidValue, UnsupportedContent
 from src.settings import Limits
+from src.text.tool_messages import paired
 
 HI = {"role": "user", "content": "hi"}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
@@ -35,8 +37,8 @@ def messages(*said, **fields):
     return parsed.chat(), list(unknown(parsed))
 
 
-def chat(*said, limits=None):
-    parsed = parse(ChatRequest, {"messages": list(said)}, limits or Limits())
+def chat(*said, limits=None, **fields):
+    parsed = parse(ChatRequest, {"messages": list(said), **fields}, limits or Limits())
     return parsed.chat(), list(unknown(parsed))
 
 
@@ -110,11 +112,6 @@ def test_a_custom_tool_is_a_function_of_one_text():
 def test_items_of_other_kinds_are_left_out_and_named():
     asked, ignored = responses(input=[{"type": "web_search_call", "id": "w", "action": {}}, {"role": "user", "content": "x"}])
     assert (texts(asked), ignored) == (["x"], ["input[0]"])
-
-
-def test_an_item_that_only_its_owner_has_is_refused_with_the_remedy():
-    with pytest.raises(UnsupportedField, match="store: false"):
-        responses(input=[{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "x"}])
 
 
 def test_hints_of_responses_are_named():
@@ -202,3 +199,112 @@ def test_blocks_of_unknown_kinds_do_not_end_a_session(kind):
 def test_agents_tools_are_large_and_many():
     long = [{"name": "n" * 128, "description": "d" * 18_780}, *({"name": f"t{index}"} for index in range(511))]
     assert len(messages(HI, tools=long)[0].tools) == 512
+
+
+@pytest.mark.parametrize("ask", [chat, messages, lambda hi, **fields: responses(**fields)])
+def test_a_temperature_that_is_too_high_is_the_highest_and_named(ask):
+    asked, ignored = ask(HI, temperature=3.5)
+    assert (asked.wishes.sampling["temperature"], ignored) == (2.0, ["temperature"])
+    asked, ignored = ask(HI, temperature=1.5)
+    assert (asked.wishes.sampling["temperature"], ignored) == (1.5, [])
+
+
+def test_what_asks_for_all_tokens_is_taken_in_every_api():
+    assert messages(HI, top_k=-1)[0].generate().sampling.top_k == 0
+
+
+def test_empty_texts_beside_others_are_not_there():
+    empty, x = {"type": "text", "text": ""}, {"type": "text", "text": "x"}
+    use = {"role": "assistant", "content": [empty, x, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [empty, x]}
+    asked, _ = messages({"role": "user", "content": [empty, x]}, use, {"role": "user", "content": [result]}, system=[empty, x])
+    assert texts(asked) == ["x"] * 4
+
+
+def test_a_chats_verbosity_is_a_hint():
+    assert chat(HI, verbosity="low")[1] == ["verbosity"]
+    assert chat(HI, verbosity="medium")[1] == []
+
+
+F, G = ({"type": "function", "function": {"name": name}} for name in "fg")
+PATCH = {"type": "custom", "custom": {"name": "patch", "description": "D", "format": {"type": "grammar"}}}
+
+
+def test_a_chats_tools_of_other_kinds_do_not_fail_it():
+    asked, ignored = chat(HI, tools=[F, {"type": "web_search"}, PATCH])
+    assert [(tool.name, tool.custom) for tool in asked.tools] == [("f", False), ("patch", True)]
+    assert asked.custom_tools == ("patch",)
+    assert ignored == ["tools[1]", "tools[2].custom.format"]
+
+
+def test_a_call_of_a_custom_tool_is_sent_back_as_one():
+    call = {"id": "c", "type": "custom", "custom": {"name": "patch", "input": '"x"'}}
+    asked, _ = chat(
+        HI, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "done"}, tools=[PATCH]
+    )
+    assert json.loads(asked.messages[1].calls[0].arguments) == {"input": '"x"'}
+
+
+ALLOWED = {"mode": "required", "tools": [G, {"type": "mcp", "server_label": "s"}]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "mode", "only"),
+    [
+        ({"type": "auto"}, "fg", "auto", None),
+        ({"type": "none"}, "fg", "none", None),
+        ({"type": "required"}, "fg", "required", None),
+        ({"type": "function", "name": "g"}, "fg", "required", "g"),
+        ({"type": "allowed_tools", "allowed_tools": ALLOWED}, "g", "required", None),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}, "f", "auto", None),
+    ],
+)
+def test_a_choice_of_tools_may_have_any_apis_form(choice, names, mode, only):
+    asked, _ = chat(HI, tools=[F, G], tool_choice=choice)
+    assert ("".join(tool.name for tool in asked.tools), asked.tool_choice, asked.only_tool) == (names, mode, only)
+
+
+def test_a_mode_of_responses_may_be_an_object():
+    tools = [{"type": "function", "name": "f"}]
+    assert [responses(tools=tools, tool_choice={"type": mode})[0].tool_choice for mode in MODES] == [*MODES]
+
+
+def test_a_custom_tool_can_be_demanded():
+    asked, _ = chat(HI, tools=[F, PATCH], tool_choice={"type": "custom", "custom": {"name": "patch"}})
+    assert (asked.tool_choice, asked.only_tool) == ("required", "patch")
+    asked, _ = responses(tools=[{"type": "custom", "name": "patch"}], tool_choice={"type": "custom", "name": "patch"})
+    assert (asked.tool_choice, asked.only_tool) == ("required", "patch")
+
+
+def test_tools_that_are_left_out_may_be_allowed_beside_others():
+    tools = [{"type": "function", "name": "f"}, {"type": "web_search"}]
+    asked, ignored = responses(tools=tools, tool_choice={"type": "allowed_tools", "mode": "auto", "tools": [tools[0], tools[1]]})
+    assert [tool.name for tool in asked.tools] == ["f"]
+    assert ignored == ["tools[1]", "tool_choice.tools[1]"]
+
+
+def test_arguments_that_may_be_null_are_an_object():
+    asked, _ = chat(HI, tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": ["object", "null"]}}}])
+    assert asked.tools[0].parameters == {"type": "object"}
+
+
+@pytest.mark.parametrize("id", [{}, {"id": ""}, {"id": None}])
+def test_a_call_may_have_no_id(id):
+    calls = [{**id, "type": "function", "function": {"name": name}} for name in "fg"]
+    results = [{"role": "tool", "tool_call_id": id.get("id"), "content": text} for text in ("1", "2")]
+    asked, _ = chat(HI, {"role": "assistant", "tool_calls": calls}, *results)
+    found = paired(asked.prompt().messages)
+    assert [call["id"] for call in found[1]["tool_calls"]] == [message["tool_call_id"] for message in found[2:]]
+    assert [message["name"] for message in found[2:]] == ["f", "g"]
+
+
+@pytest.mark.parametrize("thought", ["hm", [{"type": "text", "text": "hm"}]])
+def test_a_thought_may_be_a_part_of_a_chats_message(thought):
+    said = {"role": "assistant", "content": [{"type": "thinking", "thinking": thought}, {"type": "text", "text": "x"}]}
+    shown = chat(HI, said, HI)[0].prompt().messages[1]
+    assert shown == {"role": "assistant", "content": "x", "reasoning_content": "hm"}
+
+
+def test_variables_of_a_template_may_be_nested():
+    value = {"a": [{"b": None}, 1.5, "x"]}
+    assert chat(HI, chat_template_kwargs={"tone": value})[0].prompt().variables == {"tone": value}

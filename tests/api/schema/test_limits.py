@@ -59,11 +59,6 @@ CASES = [
     ("max_prompts", CompletionRequest, lambda size: {"prompt": [[1]] * size}, "prompt"),
     ("max_inputs", EmbeddingRequest, lambda size: {"input": ["x"] * size}, "input"),
     ("max_inputs", EmbeddingRequest, lambda size: {"input": [[1]] * size}, "input"),
-    ("max_completion_tokens", ChatRequest, lambda size: {**CHAT, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", ChatRequest, lambda size: {**CHAT, "max_completion_tokens": size}, "max_completion_tokens"),
-    ("max_completion_tokens", CompletionRequest, lambda size: {**TEXT, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", MessagesRequest, lambda size: {**MESSAGES, "max_tokens": size}, "max_tokens"),
-    ("max_completion_tokens", ResponsesRequest, lambda size: {"input": "x", "max_output_tokens": size}, "max_output_tokens"),
     ("max_n", ChatRequest, lambda size: {**CHAT, "n": size}, "n"),
     ("max_n", CompletionRequest, lambda size: {**TEXT, "n": size}, "n"),
     ("max_logprobs", ChatRequest, lambda size: {**CHAT, "logprobs": True, "top_logprobs": size}, "top_logprobs"),
@@ -147,6 +142,7 @@ def test_a_grammar_has_its_limits_too(setting, limit, form, right, wrong):
 
 
 ELSEWHERE = {
+    "max_completion_tokens",  # cuts, and refuses nothing: tests/api/test_limits.py
     "unsupported_media",  # the tests of those that no body shows
     *("request_timeout", "queue_timeout", "header_timeout", "body_timeout", "send_timeout", "keepalive_timeout"),
     *(

@@ -58,7 +58,7 @@ INT64 = 2**63
 NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 INTEGERS = ("max_tokens", "top_k", "seed", "n", "min_tokens")
 BAD_FIELDS = [
-    *ranges("temperature", 0, 2, beyond=0.001),
+    ("temperature", -0.001, "at least 0"),
     *ranges("top_p", 0, 1, beyond=0.001),
     *ranges("min_p", 0, 1, beyond=0.001),
     *ranges("presence_penalty", -2, 2, beyond=0.001),
@@ -233,7 +233,6 @@ ASKING = {
     "prediction": [{"type": "content", "content": CANARY}],
     "web_search_options": [{}],
     "reasoning_effort": ["low"],
-    "verbosity": ["low"],
     "suffix": [CANARY],
     "bad_words": [[CANARY]],
     "guided_whitespace_pattern": ["[ ]?"],

@@ -35,8 +35,8 @@ NAMED = {"type": "function", "function": {"name": "f"}}
 @pytest.mark.parametrize(
     ("fields", "failure", "param"),
     [
-        ({"tools": [{"type": "web_search"}]}, InvalidValue, "tools[0].type"),
-        ({"tools": [tool(), {"type": "custom", "custom": {"name": CANARY}}]}, InvalidValue, "tools[1].type"),
+        ({"tools": [tool(), {"type": "custom", "custom": {"name": f"{CANARY} x"}}]}, InvalidValue, "tools[1].custom.name"),
+        ({"tools": [tool(), {"type": "custom"}]}, MissingField, "tools[1].custom"),
         ({"tools": [{"type": "function"}]}, MissingField, "tools[0].function"),
         ({"tools": [{"type": "function", "function": {}}]}, MissingField, "tools[0].function.name"),
         ({"tools": [tool("a b")]}, InvalidValue, "tools[0].function.name"),
@@ -54,12 +54,21 @@ NAMED = {"type": "function", "function": {"name": "f"}}
         ({"tool_choice": NAMED, "tools": []}, InvalidValue, "tool_choice"),
         ({"tool_choice": NAMED, "tools": [tool("g")]}, InvalidValue, "tool_choice"),
         ({"tool_choice": "any", "tools": [tool()]}, InvalidValue, "tool_choice"),
-        ({"tool_choice": {"type": "allowed_tools"}, "tools": [tool()]}, InvalidValue, "tool_choice.type"),
+        ({"tool_choice": {"type": "allowed_tools"}, "tools": [tool()]}, MissingField, "tool_choice.allowed_tools"),
+        ({"tool_choice": {"type": "web_search"}, "tools": [tool()]}, InvalidValue, "tool_choice.type"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "mcp"}]}, "tools": [tool()]},
+            InvalidValue,
+            "tool_choice",
+        ),
         ({"tool_choice": {"type": "function"}, "tools": [tool()]}, MissingField, "tool_choice.function"),
         ({"parallel_tool_calls": 1}, InvalidValue, "parallel_tool_calls"),
         ({"reasoning_effort": "extreme"}, InvalidValue, "reasoning_effort"),
         ({"chat_template_kwargs": []}, InvalidValue, "chat_template_kwargs"),
-        ({"chat_template_kwargs": {"tone": [CANARY]}}, InvalidValue, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tone": [CANARY * 100]}}, InvalidValue, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tone": [1] * 1025}}, InvalidValue, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tone": [{"size": 2**63}]}}, InvalidValue, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"tone": [{"__class__": CANARY}]}}, InvalidValue, "chat_template_kwargs"),
         ({"chat_template_kwargs": {"tone": "x" * 1025}}, InvalidValue, "chat_template_kwargs"),
         ({"chat_template_kwargs": {"size": 2**63}}, InvalidValue, "chat_template_kwargs"),
         ({"chat_template_kwargs": {"__class__": 1}}, InvalidValue, "chat_template_kwargs"),
@@ -72,7 +81,6 @@ NAMED = {"type": "function", "function": {"name": "f"}}
             "continue_final_message",
         ),
         ({"messages": [{**USER, "tool_calls": [{"id": "a", "function": {"name": "f"}}]}]}, InvalidValue, "messages[0]"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}, MissingField, "messages[0].tool_calls[0].id"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_place(fields, failure, param):

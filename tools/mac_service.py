@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from src.manager import footprint
-from tools.soak.service import Service
+from tools.soak.service import Service, ServiceFailed
 
 GIB = 2**30
 LONGEST = 32_000  # tokens of the long prompt
@@ -37,7 +37,7 @@ class Measured:
 
     def __init__(self, model: str, memory_now: Callable[[], str], environ: dict[str, str] | None = None) -> None:
         self._memory_now = memory_now
-        self._environ = {"DEFAULT_MODEL": model, "SHUTDOWN_GRACE_SECONDS": "5", **(environ or {})}
+        self._environ = {"DEFAULT_MODEL": model, "SHUTDOWN_GRACE_SECONDS": "15", **(environ or {})}
         self._service: Service | None = None
 
     def close(self) -> None:
@@ -103,7 +103,10 @@ class Measured:
     def afterwards(self) -> Iterator[str]:
         self._served()
         yield f"serving: {self._memory_now()}"
-        self.close()
+        try:
+            self.close()
+        except ServiceFailed as failed:  # an answer too
+            yield f"its end: {str(failed).split(':')[0]}"
         began = time.monotonic()
         for after in LOOKS:
             time.sleep(max(0.0, began + after - time.monotonic()))

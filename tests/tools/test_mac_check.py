@@ -96,7 +96,7 @@ def test_a_whole_report_has_an_answer_to_each_question_and_no_word_of_a_chat(mon
     monkeypatch.setattr(mac_service, "LOOKS", (0, 1))
     assert mac_check.main(["--model", "echo", "--sleep", "--output", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out").read_text()
-    assert "FAILED" not in text
+    assert "FAILED" not in text, text
     for found in (
         "Apple M3 Ultra", "before: free 40.00 GiB; System-wide memory free percentage: 61%", "physical footprint 3.00 GiB",
         "the model: engine echo", "four streams: ", "words of ", "in the logs: no trouble", "slept 0 s",

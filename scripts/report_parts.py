@@ -37,7 +37,7 @@ def settings(root: Path, environ: Mapping[str, str]) -> tuple[list[str], Any]:
     try:
         from src.errors import SettingsError
         from src.settings import Settings
-    except ImportError as error:
+    except (ImportError, SyntaxError, TypeError) as error:  # not installed, or a Python older than src takes
         return [f"cannot be read: {type(error).__name__} (is .venv complete? ./scripts/install requirements.txt)"], None
     try:
         found = Settings.load(root / ".env", environ)

@@ -251,7 +251,7 @@ def test_the_machine_and_the_versions_are_told():
 def test_the_command_writes_one_file_for_its_user_alone_and_never_over_another(tmp_path):
     environ = {**os.environ, "MODELS_DIR": "/home/alice/models", "LOG_DIR": str(tmp_path), "PORT": "1"}
     command = [ROOT / "scripts/report", "mine.txt"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     path = tmp_path / "mine.txt"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

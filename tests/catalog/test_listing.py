@@ -90,6 +90,6 @@ def test_a_wildcard_stands_for_any_characters_and_nothing_else_is_one(alias, nam
 
 
 def test_a_long_name_takes_no_time_however_many_wildcards_there_are():
-    began = time.process_time()
+    began = time.thread_time()
     assert not matches("*a" * 90 + "*b", "a" * 1_000_000)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1

@@ -128,13 +128,11 @@ def test_a_running_server_holds_its_folder_and_one_that_was_killed_leaves_it_to_
         assert own.exists()
 
 
-def test_stored_responses_go_when_nobody_gets_them_any_more(tmp_path):
-    folder = tmp_path / "responses" / "owner"
+def test_stored_responses_go_when_nobody_gets_them_any_more(settings):
+    folder = Path(settings.run_dir, "responses", "owner")
     folder.mkdir(parents=True)
-    for name, age in (("old", 86_401), ("young", 1)):
+    for name, age in (("old", settings.response_store_seconds + 1), ("young", 1)):
         (folder / name).touch()
         os.utime(folder / name, (time.time() - age, time.time() - age))
-    assert (
-        list(clean(Settings(run_dir=str(tmp_path), models_dir=str(tmp_path), log_dir=str(tmp_path), response_store_seconds=86_400))) == []
-    )
+    assert list(clean(settings)) == []
     assert [path.name for path in folder.iterdir()] == ["young"]

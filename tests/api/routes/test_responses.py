@@ -201,7 +201,7 @@ def test_a_reference_stands_for_its_item_also_in_what_is_stored(keeping):
     assert second["output"][0]["content"][0]["text"] == "user: a\nassistant: user: a\n\nuser: b\n"
     third = keeping.post(PATH, json={"input": "c", "previous_response_id": second["id"]}).json()
     assert third["output"][0]["content"][0]["text"].startswith("user: a\nassistant: user: a\n\nuser: b\nassistant: user: a")
-    for id in (said["id"] + "0", said["id"].replace("msg", "rs"), "msg_1", "msg_" + "0" * 33):
+    for id in (said["id"] + "0", said["id"][:-1] + "7", said["id"].replace("msg", "rs"), "msg_1", "msg_" + "0" * 33):
         wrong = keeping.post(PATH, json={"input": [{"role": "user", "content": "a"}, {"type": "item_reference", "id": id}]})
         check_error(wrong, 400, "invalid_value", "input[1].id", told="Send the whole conversation as input; with store: false")
 

@@ -36,5 +36,6 @@ def test_what_claude_code_looks_for_and_sends_is_no_error(http, lines):
     for body in (b"{", b'{"events": []}'):
         response = http.post("/api/event_logging/batch", content=body)
         assert (response.status_code, response.content) == (204, b"")
-    assert len(lines) == 4
-    assert all(line.startswith("INFO") and " error=- " in line for line in lines)
+    told = [line for line in lines if "/api/" in line]  # the manager may log something of its own
+    assert len(told) == 4
+    assert all(line.startswith("INFO") and " error=- " in line for line in told)

@@ -294,6 +294,7 @@ def test_a_call_may_have_no_id(id):
     results = [{"role": "tool", "tool_call_id": id.get("id"), "content": text} for text in ("1", "2")]
     asked, _ = chat(HI, {"role": "assistant", "tool_calls": calls}, *results)
     found = paired(asked.prompt().messages)
+    assert all(call["id"] for call in found[1]["tool_calls"])
     assert [call["id"] for call in found[1]["tool_calls"]] == [message["tool_call_id"] for message in found[2:]]
     assert [message["name"] for message in found[2:]] == ["f", "g"]
 

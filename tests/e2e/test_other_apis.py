@@ -87,11 +87,13 @@ def test_an_answer_that_is_begun_is_gone_on_with(claude):
     assert "Paris" in message.content[0].text
 
 
-def test_thinking_is_refused_by_its_name_where_the_model_does_not_reason(claude):
+def test_thinking_has_no_effect_and_is_named_where_the_model_does_not_reason(claude):
     asked = {"model": "smollm2-135m", "max_tokens": 5, "messages": [QUESTION]}
-    with pytest.raises(anthropic.BadRequestError, match="thinking"):
-        claude.messages.create(**asked, thinking={"type": "enabled", "budget_tokens": 1024})
-    claude.messages.create(**asked, thinking={"type": "disabled"})
+    answer = claude.messages.with_raw_response.create(**asked, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert "thinking" in answer.headers["x-ignored-fields"]
+    assert answer.parse().content
+    answer = claude.messages.with_raw_response.create(**asked, thinking={"type": "disabled"})
+    assert "x-ignored-fields" not in answer.headers
 
 
 def test_texts_that_mean_the_same_have_nearer_vectors(server):

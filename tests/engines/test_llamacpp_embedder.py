@@ -64,6 +64,7 @@ def test_a_piece_is_smaller_while_jobs_run(model_path):
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_piece_is_short_where_a_key_has_asked_for_text_a_moment_ago(model_path):
     engine = load(model_path)
     alone = sum(1 for vector in engine.embed([tokens(256, 60)]) if vector is None)

@@ -300,6 +300,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["plain"] * 4, ["greenlets", "greenlets", "plain", "plain"]], ids=["processes", "greenlets"])
 def test_processes_that_write_at_once_lose_no_line_and_tear_none(tmp_path, kinds):
     writers = [

@@ -13,6 +13,7 @@ from tests.support import programs
 NEEDS_A_PROGRAM = "tests/deploy/test_container.py::test_the_compose_file_is_valid_and_asks_for_a_key"
 
 
+@pytest.mark.slow
 def test_a_machine_without_the_programs_gets_skips_that_are_counted():
     pytest_run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rs", NEEDS_A_PROGRAM]
     environ = {**os.environ, "REQUIRE_PROGRAMS": "1"}

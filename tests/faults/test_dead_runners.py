@@ -65,6 +65,7 @@ def test_a_stream_survives_several_deaths(server):
     assert "".join(token for token, _ in answer.logprobs[1]) == expected(LONG)
 
 
+@pytest.mark.slow
 def test_among_twenty_good_requests_the_one_that_kills_the_engine_is_found_and_fails_alone(server):
     prompts = [f"{number} {LONG[:50]}" for number in range(20)]
     before = server.status()["models"][0]["restarts"]
@@ -77,6 +78,7 @@ def test_among_twenty_good_requests_the_one_that_kills_the_engine_is_found_and_f
     assert server.status()["models"][0]["restarts"] == before + 2, "it has to be found at its second death"
 
 
+@pytest.mark.slow
 def test_embeddings_are_asked_again_and_none_comes_twice(server):
     """Each text takes a step; the runner dies between the first and the last."""
     texts = [f"{number}" * (number + 1) for number in range(8)] * 16
@@ -90,6 +92,7 @@ def test_embeddings_are_asked_again_and_none_comes_twice(server):
     assert [entry["index"] for entry in alone["data"]] == list(range(len(texts)))
 
 
+@pytest.mark.slow
 def test_one_that_kills_the_engine_before_its_first_token_gets_500_and_is_not_to_be_sent_again(server):
     response = httpx.post(f"{server.url}/v1/completions", json={"model": "echo", "prompt": "POISON"}, timeout=60)
     assert response.status_code == 500

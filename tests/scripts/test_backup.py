@@ -68,6 +68,7 @@ def test_an_archive_is_for_its_owner_only_and_holds_no_model(place, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_of_it_comes_back_at_another_place_and_a_server_takes_the_old_key(place, tmp_path):
     folder, key, secret = place
     saved(folder, tmp_path / "b.tar.gz")

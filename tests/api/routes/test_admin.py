@@ -103,6 +103,7 @@ def test_every_act_of_an_admin_has_a_line_that_says_who_what_and_how_it_ended(se
     assert not acts(server, "GET"), "looking changes nothing"
 
 
+@pytest.mark.slow
 def test_the_level_changes_in_every_process_and_of_those_that_start_later(server, http):
     assert http.get("/v1/admin/log-level").json() == {"level": "INFO"}
     assert http.post("/v1/admin/log-level", json={"level": "loud"}).status_code == 400

@@ -192,7 +192,7 @@ def test_a_body_of_another_media_type_is_refused(api, path, body, kind):
 
 
 @pytest.mark.feature("errors")
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat", "/v2/chat/completions", "/v1/models/a/b/c"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/chat", "/v2/chat/completions", "/v1/models/a/b/c"])
 def test_a_route_that_is_not_there_is_not_found(api, path):
     response = api.http.post(path, json={}) if "models" not in path else api.http.get(path)
     assert response.status_code == 404

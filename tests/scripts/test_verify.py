@@ -1,6 +1,7 @@
 """scripts/verify.py against a server that it did not start: a table, the reasons of what failed, and a status."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ def test_what_passes_is_a_green_row(server, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     header, _, *rows = done.stdout.split("\n\n")[-1].splitlines()
     assert header.split() == ["feature", "cases", "theirs"]
-    assert "models routes  10     ✓" in rows
+    assert any(re.fullmatch(r"models routes +\d+ +✓", row) for row in rows)
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["theirs"]["models routes"].values()) == {"passed"}
 

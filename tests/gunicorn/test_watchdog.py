@@ -87,11 +87,17 @@ def test_without_a_setting_nothing_hangs_and_nobody_is_asked(clock, watch):
     assert (one.environ(), one.descriptors()) == ({}, ())
 
 
+def wait_for_a_sign_of_life(server: Server, seconds: float) -> None:
+    """Silence counts from the first one on, which comes within WATCHDOG_SECONDS."""
+    wait_until(lambda: server.status()["uptime_seconds"] > seconds, what="a time in which there was one")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hangs", ["gateway", pytest.param("manager", marks=pytest.mark.macos)])
 def test_a_server_whose_processes_hang_ends_with_a_status_that_has_it_started_again(hangs):
     settings = {"INFERENCE_ENGINE": "echo", "WORKERS": 2, "SHUTDOWN_GRACE_SECONDS": 0, "WATCHDOG_SECONDS": 5}
     with Server(**settings, disposable=True) as server:
+        wait_for_a_sign_of_life(server, 5)
         tree = server.processes()
         pids = server.pids(hangs)
         assert len(pids) == (2 if hangs == "gateway" else 1)
@@ -105,6 +111,7 @@ def test_a_server_whose_processes_hang_ends_with_a_status_that_has_it_started_ag
 @pytest.mark.slow
 def test_a_manager_that_is_replaced_gives_signs_of_life_too():
     with Server(INFERENCE_ENGINE="echo", WATCHDOG_SECONDS=10, SHUTDOWN_GRACE_SECONDS=0, disposable=True) as server:
+        wait_for_a_sign_of_life(server, 10)
         [manager] = server.pids("manager")
         os.kill(manager, signal.SIGKILL)
         wait_until(lambda: not psutil.pid_exists(manager), what="the manager's end")

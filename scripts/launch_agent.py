@@ -219,9 +219,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 def _shown(agent: Agent, start: Start, folder: Path, theirs: list[str]) -> str:
-    secret = [*(name for name, value in start.variables.items() if "KEY" in name or "TOKEN" in name)]
-    lines = [f"{name}={'…' if name in secret else shlex.quote(value)}" for name, value in start.variables.items()]
-    lines += [shlex.join([agent.program, *start.words, *theirs])]
+    lines = [f"{name}={'…' if name.endswith(('_KEY', '_TOKEN')) else shlex.quote(value)}" for name, value in start.variables.items()]
+    lines.append(shlex.join([agent.program, *start.words, *theirs]))
     for name, text in start.files.items():
         lines += [f"# {folder / name}", text]
     return "\n".join(lines)

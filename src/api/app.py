@@ -18,7 +18,6 @@ from src.api.body import name_ignored
 from src.api.gateway import Gateway
 from src.api.generation.idempotency import is_kept
 from src.api.generation.replay import Store
-from src.api.generation.response_store import FOLDER as RESPONSES
 from src.api.generation.response_store import ResponseStore
 from src.api.observe import record
 from src.api.routes import admin, anthropic, chat, completions, embeddings, metrics, models, openapi, responses, root, system, tokens
@@ -36,7 +35,7 @@ def create_app(settings: Settings) -> flask.Flask:
     app.extensions["gateway"] = Gateway(settings, ManagerClient(str(run_dir / "manager.sock")))
     app.extensions["keyring"] = Keyring(settings)
     app.extensions["kept_answers"] = _kept_answers(run_dir / "kept", settings)
-    app.extensions["response_store"] = _response_store(run_dir, settings)
+    app.extensions["response_store"] = _response_store(settings)
     proxies = Proxies(settings.proxies)
     browsers = Browsers(settings.host_names, settings.origins)
     app.extensions["body_room"] = BodyRoom(settings.max_bodies_bytes)
@@ -65,9 +64,9 @@ def _kept_answers(folder: Path, settings: Settings) -> Store:
     return Store(folder, settings.idempotency_seconds, settings.idempotency_max_answers, settings.idempotency_max_bytes)
 
 
-def _response_store(run_dir: Path, settings: Settings) -> ResponseStore:
+def _response_store(settings: Settings) -> ResponseStore:
     most, size, seconds = settings.response_store_size, settings.response_store_max_bytes, settings.response_store_seconds
-    return ResponseStore(run_dir / RESPONSES, most, size, seconds)
+    return ResponseStore(settings.responses_path, most, size, seconds)
 
 
 def __getattr__(name: str) -> flask.Flask:

@@ -35,9 +35,8 @@ class Merger:
     def merge(self, folders: Sequence[Mapping[str, ModelEntry]]) -> dict[str, ModelEntry]:
         """By name, in the order of their names. `folders`: the models of each, in the order of MODELS_DIR."""
         merged: list[ModelEntry] = []
-        alike: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(
-            list
-        )  # numbers of folder and entry by what is cheap to compare
+        # Numbers of folder and entry, by what is cheap to compare.
+        alike: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         for number, entry in ((number, entry) for number, entries in enumerate(folders) for entry in entries.values()):
             others = alike[entry.format, entry.size_bytes]
             # Two files of one folder are two models, as ever; but two names in Ollama's store are often one.

@@ -47,7 +47,7 @@ def main(models_dir: Path) -> int:
 
 def _end_at_once(number: int, frame: object) -> None:
     """Not an exception: the clients' threads would be waited for till their files are through."""
-    os.write(2, b"\ndownload_model.py: interrupted. Run it again: it goes on where it was.\n")
+    os.write(2, b"\ndownload_model.py: interrupted. Run it again: it resumes where it stopped.\n")
     os._exit(128 + number)
 
 

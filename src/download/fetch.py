@@ -53,7 +53,7 @@ def stage(store: Store, reference: Reference, report: Report = lambda *_: None) 
         store.complete(name, listing, reference.include)
     except OSError as error:
         raise DownloadError(
-            f"{name} could not be written to {staging}: {error.strerror}. Then run it again: it goes on where it was"
+            f"{name} could not be written to {staging}: {error.strerror}. Then run it again: it resumes where it stopped"
         ) from error
     return listing
 

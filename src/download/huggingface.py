@@ -123,7 +123,7 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
         raise DownloadError(f"there is no model {repo!r} on {where}, or it is private and HF_TOKEN is not set") from error
     except (HTTPError, errors.LocalEntryNotFoundError, OSError, RuntimeError) as error:
         raise DownloadError(
-            f"{repo} could not be downloaded from {where}: {_short(error)}. Run it again: it goes on where it was"
+            f"{repo} could not be downloaded from {where}: {_short(error)}. Run it again: it resumes where it stopped"
         ) from error
 
 

@@ -59,9 +59,9 @@ def _explained(repo: str, revision: str) -> Iterator[None]:
     except errors.FileDownloadError as error:
         name, reason = next(iter(error.failed_files.items()))
         raise DownloadError(
-            f"{name} of {repo} could not be downloaded: {english(reason)}. Run it again: it goes on where it was"
+            f"{name} of {repo} could not be downloaded: {english(reason)}. Run it again: it resumes where it stopped"
         ) from error
     except (errors.HubError, RequestException, OSError) as error:
         raise DownloadError(
-            f"{repo} could not be downloaded from ModelScope: {english(error)}. Run it again: it goes on where it was"
+            f"{repo} could not be downloaded from ModelScope: {english(error)}. Run it again: it resumes where it stopped"
         ) from error

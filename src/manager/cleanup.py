@@ -36,7 +36,7 @@ def clean(settings: Settings) -> Iterator[str]:
     logs.remove_old(settings.log_path, settings.log_retention_days)
     _bound_output(settings.log_path, settings.log_max_bytes)
     yield from _unfinished_downloads(settings.models_path / ".downloads", settings.temp_retention_days)
-    _old_responses(Path(settings.run_dir, "responses"), settings.response_store_seconds)
+    _old_responses(settings.responses_path, settings.response_store_seconds)
     yield from _dead_run_dirs(Path(settings.run_dir))
 
 

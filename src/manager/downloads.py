@@ -112,7 +112,7 @@ class Downloads:
                 logs.models.info("The download of {} ended: {}", name, line.reason or line.stage)
         status = await process.wait()
         if self._state[name].stage not in ("done", "failed"):
-            await self._tell(name, _Line("failed", 0, 0, f"its process ended with status {status}; ask again, it goes on where it was"))
+            await self._tell(name, _Line("failed", 0, 0, f"its process ended with status {status}; ask again, it resumes where it stopped"))
 
     async def _tell(self, name: str, line: _Line) -> None:
         async with self._changed:

@@ -103,6 +103,11 @@ class Settings(Limits, Models, Server):
         return ROOT / self.log_dir
 
     @property
+    def responses_path(self) -> Path:
+        """Where workers store responses, and the manager clears away the old ones."""
+        return Path(self.run_dir, "responses")
+
+    @property
     def metrics_listen(self) -> tuple[str, int] | None:
         """The address of their own that the metrics have."""
         host, _, port = self.metrics_address.rpartition(":")

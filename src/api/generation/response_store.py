@@ -17,7 +17,6 @@ import msgspec
 
 from src.api.generation.shares import Kept, surplus
 
-FOLDER = "responses"  # within the private one
 _ID = re.compile(r"resp_[0-9a-f]{32}")
 _ITEM_ID = re.compile(r"[a-z]{2,5}_([0-9a-f]{32})([0-9]{1,6})")  # of a response's output: its number there follows the response's own name
 
